@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+
+from wsiseg.augment import Augmentation, augmented_crop, random_crop, vary_colour
+from wsiseg.debris import add_debris
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (300, 280, 3), dtype=np.uint8)
+
+
+def test_image_and_targets_move_together():
+    """Where the target is a copy of the image, the crop's target is a copy of the crop."""
+    y, x = np.mgrid[:300, :300]
+    value = ((np.sin(y / 9) + np.cos(x / 7)) * 60 + 128).astype(np.uint8)
+    image = np.repeat(value[..., None], 3, axis=2)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        crop, marks = random_crop(image, value[None].astype(int), size=96, rng=rng, zoom=(0.8, 1.25))
+        assert (crop[0] * 255 - marks[0]).abs().max() < 25
+
+
+def test_outside_the_image_nothing_is_labelled():
+    crop, marks = random_crop(
+        np.zeros((40, 40, 3), np.uint8), np.ones((1, 40, 40), int), size=96, rng=np.random.default_rng(0), zoom=(1, 1)
+    )
+    assert crop.shape == (3, 96, 96)
+    assert set(marks.unique().tolist()) == {0, 1}
+
+
+def test_the_same_seed_gives_the_same_crop(image):
+    targets = np.ones((2, 300, 280), int)
+    made = [
+        augmented_crop(image, targets, Augmentation(), size=64, background=1, rng=np.random.default_rng(7))
+        for _ in range(2)
+    ]
+    assert torch.equal(made[0][0], made[1][0])
+    assert torch.equal(made[0][1], made[1][1])
+
+
+def test_colours_stay_in_range(image):
+    pixels = torch.from_numpy(image[:64, :64].transpose(2, 0, 1)).float() / 255
+    for seed in range(20):
+        varied = vary_colour(pixels, Augmentation(), np.random.default_rng(seed))
+        assert varied.shape == pixels.shape
+        assert 0 <= varied.min() <= varied.max() <= 1
+
+
+def test_debris_is_background_and_leaves_the_rest():
+    pixels, targets = torch.full((3, 96, 96), 0.5), torch.full((1, 96, 96), 2)
+    changed = False
+    for seed in range(10):
+        drawn, marks = add_debris(pixels, targets, background=1, rng=np.random.default_rng(seed))
+        untouched = torch.from_numpy(
+            np.asarray(marks[0] == 2)
+        )
+        inner = torch.nn.functional.avg_pool2d(untouched[None].float(), 9, 1, 4)[0] == 1
+        assert torch.allclose(drawn[:, inner], pixels[:, inner], atol=1e-3)
+        changed |= bool((marks == 1).any())
+    assert changed

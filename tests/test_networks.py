@@ -1,0 +1,100 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from wsiseg.networks.coordinates import CHANNELS, add_anchor, bounded_offsets, coordinate_channels
+from wsiseg.networks.forward import for_inference, pad_to_stride, to_tensor
+from wsiseg.networks.resunet import ResUNet, load_encoder
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    net = ResUNet(2, width=0.125)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def test_output_is_as_large_as_the_input(network):
+    assert network(torch.rand(2, 3, 64, 96)).shape == (2, 2, 64, 96)
+
+
+def test_half_width_has_the_size_the_design_says():
+    assert sum(p.numel() for p in ResUNet(1, width=0.5).parameters()) == pytest.approx(3.5e6, rel=0.05)
+
+
+def test_encoder_names_and_shapes_are_torchvisions():
+    """Those that torchvision documents for resnet18; a checkpoint with them loads."""
+    own = ResUNet(1, depth=18, width=1.0).state_dict()
+    expected = {
+        "conv1.weight": (64, 3, 7, 7),
+        "bn1.running_mean": (64,),
+        "layer1.0.conv1.weight": (64, 64, 3, 3),
+        "layer2.0.downsample.0.weight": (128, 64, 1, 1),
+        "layer2.0.downsample.1.running_var": (128,),
+        "layer4.1.conv2.weight": (512, 512, 3, 3),
+        "layer4.1.bn2.bias": (512,),
+    }
+    assert {name: tuple(own[name].shape) for name in expected} == expected
+
+
+def test_load_encoder_takes_what_fits(network):
+    donor = {n: torch.ones_like(w) for n, w in network.state_dict().items() if n.startswith("layer1")}
+    assert load_encoder(network, {**donor, "fc.weight": torch.zeros(3)}) == sorted(donor)
+    assert (network.state_dict()["layer1.0.conv1.weight"] == 1).all()
+    with pytest.raises(ValueError, match="depth and width"):
+        load_encoder(network, {"conv1.weight": torch.zeros(1)})
+
+
+def test_folding_batch_norm_changes_nothing(network):
+    images = torch.rand(1, 3, 64, 64)
+    folded = for_inference(network, "cpu")
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    torch.testing.assert_close(folded(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_the_network_commutes_with_shifts_of_its_stride(network):
+    image = torch.rand(1, 3, 640, 640)
+    whole, shifted = network(image), network(image[..., 32:, 32:])
+    middle = slice(300, 310)
+    torch.testing.assert_close(
+        whole[..., middle, middle], shifted[..., 268:278, 268:278], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_coordinates_of_input_form_repeat_after_a_period_and_do_not_drift():
+    near = coordinate_channels("input", (5, 6), (3.0, 4.0), period=512)
+    far = coordinate_channels("input", (5, 6), (3.0 + 512 * 400, 4.0 + 512 * 400), period=512)
+    assert near.shape == (CHANNELS["input"], 5, 6)
+    torch.testing.assert_close(near, far)
+
+
+def test_coordinates_of_patch_form_span_the_patch():
+    channels = coordinate_channels("patch", (3, 5), (1000.0, 1000.0))
+    assert channels.shape == (2, 3, 5)
+    assert channels[0, :, 0].tolist() == [-1, 0, 1]
+    assert coordinate_channels("output", (3, 5), (0, 0)).shape[0] == 0
+
+
+def test_offsets_are_bounded_and_the_anchor_is_the_position():
+    raw = torch.full((1, 4, 2, 3), 100.0)
+    offsets = bounded_offsets(raw, 6.0)
+    assert offsets[:, :2].max() <= 6
+    assert (offsets[:, 2:] == 100).all()
+    anchored = add_anchor(torch.zeros(1, 4, 2, 3), 0.15)
+    torch.testing.assert_close(anchored[0, 0], 0.15 * torch.tensor([[0.0] * 3, [1.0] * 3]))
+    torch.testing.assert_close(anchored[0, 1, 0], 0.15 * torch.arange(3.0))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (50, 33), (1, 1)])
+def test_padding_reaches_the_stride_and_is_undone(shape):
+    image = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    padded, inside = pad_to_stride(image, margin=64)
+    assert padded.shape[0] % 32 == padded.shape[1] % 32 == 0
+    np.testing.assert_array_equal(padded[inside], image)
+    assert to_tensor(padded[None]).shape == (1, 3, *padded.shape[:2])
+    assert F.relu(to_tensor(padded[None])).max() <= 1

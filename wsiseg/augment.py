@@ -1,0 +1,168 @@
+"""Random crops for training: one affine map a crop, then colour in optical density, blur and noise.
+
+Slides differ from training images mostly in stain and sharpness, so that is where the crops vary most:
+haematoxylin and eosin by themselves, the stains' hues, brown and pink deposits, and the softness of a 20x
+slide that was enlarged to 40x.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from wsiseg.debris import add_debris
+from wsiseg.stains import STAINS
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """How far crops may vary; every range is drawn uniformly unless it says otherwise.
+
+    zoom : (least, most)              enlargement, log-uniform
+    haematoxylin, eosin : (least, most)   factor on the stain's density, log-uniform
+    no_eosin : float                  share of crops whose eosin nearly vanishes, as in IHC
+    hue : float                       standard deviation of each entry of the stain vectors
+    deposits : float                  share of crops with smooth brown, pink or blue deposits
+    debris : float                    share of crops with flakes or sheets laid over (`wsiseg.debris`)
+    blur : float                      share of crops softened by up to 2.2 times fewer pixels
+    sharpen : float                   share of crops sharpened, as some scanners do
+    noise : float                     standard deviation of pixel noise at most, in 0..1
+    """
+
+    zoom: tuple[float, float] = (0.75, 1.33)
+    haematoxylin: tuple[float, float] = (0.4, 1.6)
+    eosin: tuple[float, float] = (0.4, 1.6)
+    no_eosin: float = 0.2
+    hue: float = 0.04
+    deposits: float = 0.35
+    debris: float = 0.3
+    blur: float = 0.5
+    sharpen: float = 0.3
+    noise: float = 0.03
+
+
+def random_crop(
+    image: NDArray[np.uint8],
+    targets: NDArray[np.integer],
+    *,
+    size: int,
+    rng: np.random.Generator,
+    zoom: tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    """A turned, flipped, sheared and zoomed square of an image and its target maps.
+
+    Parameters
+    ----------
+    image : (H, W, 3) uint8
+    targets : (T, H, W) int    0 is put in where the square leaves the image; so 0 must mean "not labelled"
+
+    Returns
+    -------
+    (3, size, size) float32 in 0..1 and (T, size, size) int64
+    """
+    matrix = _affine(size, zoom, rng)  # crop pixel offsets to image pixel offsets, both from the centre
+    reach = np.abs(matrix).sum(1) * size / 2
+    height, width = image.shape[:2]
+    low, high = reach, np.array([height, width]) - reach
+    middle = (low + high) / 2
+    centre = np.where(low < high, rng.uniform(np.minimum(low, middle), np.maximum(high, middle)), middle)
+    y0, x0 = np.maximum(0, np.floor(centre - reach - 2)).astype(int)
+    y1, x1 = np.ceil(centre + reach + 2).astype(int)
+    piece = torch.from_numpy(np.ascontiguousarray(image[y0:y1, x0:x1].transpose(2, 0, 1))).float() / 255
+    marks = torch.from_numpy(np.ascontiguousarray(targets[:, y0:y1, x0:x1])).float()
+    grid = _grid(matrix, centre - (y0, x0), size, (piece.shape[1], piece.shape[2]))
+    pixels = F.grid_sample(piece[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    labels = F.grid_sample(marks[None], grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return pixels[0], labels[0].round().long()
+
+
+def _affine(size: int, zoom: tuple[float, float], rng: np.random.Generator) -> NDArray[np.float64]:
+    angle, shear = rng.uniform(0, 2 * np.pi), rng.uniform(-0.15, 0.15)
+    scale = np.exp(-rng.uniform(*np.log(zoom)))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    flip = np.diag([1.0, rng.choice([-1.0, 1.0])])
+    return scale * turn @ np.array([[1.0, shear], [0.0, 1.0]]) @ flip
+
+
+def _grid(
+    matrix: NDArray[np.float64], centre: NDArray[np.float64], size: int, shape: tuple[int, int]
+) -> Tensor:
+    """(1, size, size, 2) sampling grid, as `grid_sample` wants it: (x, y) in -1..1 between the corners."""
+    steps = np.arange(size) + 0.5 - size / 2
+    offsets = np.stack(np.meshgrid(steps, steps, indexing="ij"), axis=-1)  # (size, size, 2)
+    at = offsets @ matrix.T + centre
+    unit = at / np.array(shape) * 2 - 1
+    return torch.from_numpy(np.ascontiguousarray(unit[None, ..., ::-1])).float()
+
+
+def augmented_crop(
+    image: NDArray[np.uint8],
+    targets: NDArray[np.integer],
+    settings: Augmentation,
+    *,
+    size: int,
+    background: int,
+    rng: np.random.Generator,
+) -> tuple[Tensor, Tensor]:
+    """A random crop, at times with debris over it, its colours varied; shapes as in `random_crop`.
+
+    `background` is what the targets hold where it is known that there is no nucleus.
+    """
+    crop, marks = random_crop(image, targets, size=size, rng=rng, zoom=settings.zoom)
+    if rng.random() < settings.debris:
+        crop, marks = add_debris(crop, marks, background=background, rng=rng)
+    return vary_colour(crop, settings, rng), marks
+
+
+def vary_colour(pixels: Tensor, settings: Augmentation, rng: np.random.Generator) -> Tensor:
+    """(3, H, W) in 0..1, its stains varied in optical density, softened and made noisy."""
+    density = -torch.log(pixels.clamp(min=1 / 255))
+    stains = STAINS / STAINS.norm(dim=1, keepdim=True)
+    amounts = torch.einsum("chw,cs->shw", density, torch.linalg.inv(stains))
+    blue, red, _ = amounts
+    blue = blue * _log_uniform(settings.haematoxylin, rng)
+    faint = rng.random() < settings.no_eosin
+    red = red * (rng.uniform(0.0, 0.25) if faint else _log_uniform(settings.eosin, rng))
+    brown = amounts[2] * rng.uniform(0.3, 1.5)
+    if rng.random() < settings.deposits:
+        field = _deposit(pixels.shape[1:], rng) * rng.uniform(0.1, 1.0)
+        kind = rng.random()
+        brown = brown + field * (kind < 0.6)
+        red = red + field * (0.6 <= kind < 0.85)
+        blue = blue + 0.4 * field * (kind >= 0.85)
+    hues = stains + torch.from_numpy(rng.normal(0, settings.hue, (3, 3))).float()
+    hues = hues.clamp(min=0.01) / hues.clamp(min=0.01).norm(dim=1, keepdim=True)
+    density = torch.einsum("shw,sc->chw", torch.stack([blue, red, brown]), hues)
+    density = density + rng.uniform(-0.03, 0.1)
+    return _soften(torch.exp(-density).clamp(0, 1), settings, rng)
+
+
+def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(*np.log(bounds))))
+
+
+def _deposit(shape: torch.Size, rng: np.random.Generator) -> Tensor:
+    """Smooth blobs in 0..1 that cover about a third of `shape`, some with soft and some with hard edges."""
+    cells = int(rng.integers(3, 20))
+    coarse = torch.from_numpy(rng.normal(size=(1, 1, cells, cells))).float()
+    field = F.interpolate(coarse, size=tuple(shape), mode="bicubic", align_corners=False)[0, 0]
+    return torch.sigmoid((field - 0.5) * float(rng.uniform(2, 12)))
+
+
+def _soften(pixels: Tensor, settings: Augmentation, rng: np.random.Generator) -> Tensor:
+    if rng.random() < settings.blur:
+        size = pixels.shape[-1]
+        few = int(size / rng.uniform(1.2, 2.2))
+        small = F.interpolate(pixels[None], size=(few, few), mode="bilinear", antialias=True)
+        pixels = F.interpolate(small, size=(size, size), mode="bilinear")[0]
+    if rng.random() < settings.sharpen:
+        smooth = F.avg_pool2d(pixels[None], 5, 1, padding=2, count_include_pad=False)[0]
+        pixels = pixels + float(rng.uniform(0.3, 1.5)) * (pixels - smooth)
+    if settings.noise:
+        noise = rng.standard_normal(pixels.shape, dtype=np.float32) * rng.uniform(0, settings.noise)
+        pixels = pixels + torch.from_numpy(noise)
+    return pixels.clamp(0, 1)

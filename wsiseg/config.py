@@ -1,0 +1,101 @@
+"""Training configurations: TOML files that hold only what differs from a recipe's defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from wsiseg import plugins, recipes
+from wsiseg.augment import Augmentation
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.samples import read_samples, read_split
+from wsiseg.stages import TrainingImage
+
+
+class DataSet(BaseModel):
+    """One folder of labelled images and the pseudo-label parameters that suit it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str
+    split: str = "train"
+    options: dict[str, float] = Field(default_factory=dict)
+
+
+class Config(BaseModel):
+    """A training configuration.
+
+    name : str            of the model
+    recipe : str          plug-in of `wsiseg.recipes`
+    mpp : float           microns per pixel of the training images and so of the model
+    halo : int            pixels the model must see around a core
+    data                  data sets, below the data folder
+    settings              the recipe's `Settings`, validated
+    augmentation          how far crops vary
+    about                 goes into the model card: data, licence, citation
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    name: str
+    recipe: str
+    mpp: float = Field(default=0.25, ge=0.05, le=5)
+    halo: int = Field(default=128, ge=0, multiple_of=64)
+    seed: int = 0
+    data: tuple[DataSet, ...] = Field(min_length=1)
+    settings: Any = None
+    augmentation: Augmentation = Augmentation()
+    about: Mapping[str, Any] = Field(default_factory=dict)
+
+
+def read_config(path: Path) -> Config:
+    """Read and validate a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read, or a setting is unknown or outside its range; the setting is named.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        config = Config.model_validate(raw)
+        recipe = plugins.load(recipes, config.recipe)
+        settings = TypeAdapter(recipe.Settings).validate_python(config.settings or {})
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ConfigError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error
+    return config.model_copy(update={"settings": settings})
+
+
+def data_folder(given: Path | None) -> Path:
+    """Where labelled images lie: what was given, else the variable WSISEG_DATA.
+
+    Raises
+    ------
+    DataError
+        If neither says so, or the folder is not there.
+    """
+    folder = given or (Path(os.environ["WSISEG_DATA"]) if "WSISEG_DATA" in os.environ else None)
+    if folder is None:
+        raise DataError("no folder of labelled images; give --data FOLDER or set WSISEG_DATA")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of labelled images")
+    return folder
+
+
+def read_training_images(config: Config, root: Path) -> list[TrainingImage]:
+    """Images of every data set of a configuration, with their options."""
+    images = []
+    for data in config.data:
+        folder = root / data.folder
+        names = read_split(folder, data.split)
+        images += [TrainingImage(s, data.options) for s in read_samples(folder, names, mpp=config.mpp)]
+    return images

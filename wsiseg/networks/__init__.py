@@ -1,0 +1,1 @@
+"""Networks: plain numbers in, tensors out; they know neither settings nor files."""

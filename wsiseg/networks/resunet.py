@@ -1,0 +1,138 @@
+"""A U-Net on a ResNet encoder, for semantic proposals (SPN) and instance embeddings (IEN).
+
+The encoder's parameters carry the names and shapes of torchvision's ResNet-18 and -34, so that their
+checkpoints load as they are; `width` scales all channels for small, fast models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STRIDE = 32
+"""Sides of an input are multiples of this."""
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+
+
+class UpBlock(nn.Module):
+    """Enlarge twofold, join the encoder's map of that size, convolve.
+
+    Batch norm stands before the ReLU (the published up-block has it after), so that it folds into the
+    convolution at inference.
+    """
+
+    def __init__(self, inputs: int, skip: int, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs + skip, outputs, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(outputs)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
+        """(B, inputs, H, W) and (B, skip, 2 H, 2 W) to (B, outputs, 2 H, 2 W)."""
+        x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
+        out: Tensor = self.dropout(F.relu(self.bn(self.conv(x)), inplace=True))
+        return out
+
+
+class ResUNet(nn.Module):
+    """(B, 3 + coordinates, H, W) float in 0..1 to (B, outputs, H, W); H and W are multiples of 32.
+
+    Parameters
+    ----------
+    outputs
+        Channels of the last 1 x 1 convolution.
+    depth
+        18 or 34: which ResNet the encoder is.
+    width
+        1 is the published size; 0.5 halves every number of channels (3.6 M parameters at depth 18).
+    coordinates
+        Further input channels, which a 1 x 1 convolution mixes down to 3 before the encoder
+        (CoordConv, Liu et al. 2018); 0 leaves that convolution out.
+    dropout
+        Share of channels left out in the up-blocks while training.
+    """
+
+    def __init__(
+        self,
+        outputs: int,
+        *,
+        depth: int = 18,
+        width: float = 1.0,
+        coordinates: int = 0,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        c = [int(64 * width * scale) for scale in (1, 1, 2, 4, 8)]
+        self.mix = nn.Conv2d(3 + coordinates, 3, 1) if coordinates else nn.Identity()
+        self.conv1 = nn.Conv2d(3, c[0], 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(c[0])
+        self.layer1 = _layer(c[1], c[1], BLOCKS[depth][0], 1)
+        self.layer2 = _layer(c[1], c[2], BLOCKS[depth][1], 2)
+        self.layer3 = _layer(c[2], c[3], BLOCKS[depth][2], 2)
+        self.layer4 = _layer(c[3], c[4], BLOCKS[depth][3], 2)
+        self.up4 = UpBlock(c[4], c[3], c[3], dropout)
+        self.up3 = UpBlock(c[3], c[2], c[2], dropout)
+        self.up2 = UpBlock(c[2], c[1], c[1], dropout)
+        self.up1 = UpBlock(c[1], c[0], c[0], dropout)
+        self.up0 = UpBlock(c[0], 0, max(16, c[0] // 2), dropout=0.0)
+        self.head = nn.Conv2d(max(16, c[0] // 2), outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        x0 = F.relu(self.bn1(self.conv1(self.mix(x) - 0.5)), inplace=True)  # (B, c0, H/2, W/2)
+        x1 = self.layer1(F.max_pool2d(x0, 3, 2, padding=1))  # (B, c1, H/4, W/4)
+        x2 = self.layer2(x1)
+        x3 = self.layer3(x2)
+        x4 = self.layer4(x3)  # (B, c4, H/32, W/32)
+        y = self.up2(self.up3(self.up4(x4, x3), x2), x1)  # (B, c1, H/4, W/4)
+        out: Tensor = self.head(self.up0(self.up1(y, x0), None))
+        return out
+
+
+def _layer(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    first = BasicBlock(inputs, outputs, stride)
+    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+
+def load_encoder(network: ResUNet, weights: dict[str, Tensor]) -> Sequence[str]:
+    """Load a torchvision-shaped ResNet checkpoint into the encoder; returns the names that were taken.
+
+    Raises
+    ------
+    ValueError
+        If no tensor of `weights` has the name and shape of one of the encoder's.
+    """
+    own = network.state_dict()
+    fitting = {n: w for n, w in weights.items() if n in own and own[n].shape == w.shape}
+    if not fitting:
+        raise ValueError("no tensor of the checkpoint fits the encoder; depth and width must agree")
+    network.load_state_dict(fitting, strict=False)
+    return sorted(fitting)

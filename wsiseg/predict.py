@@ -1,0 +1,175 @@
+"""A loaded model: images in, maps out, maps into nuclei."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from wsiseg import plugins, recipes
+from wsiseg.errors import DeviceError, ModelError
+from wsiseg.geometry import Rect
+from wsiseg.maps import Maps
+from wsiseg.models import ModelCard, ModelRef, describe, digest, write_card
+from wsiseg.networks.forward import for_inference, pad_to_stride, to_tensor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """Networks of a recipe on a device, ready to predict."""
+
+    card: ModelCard
+    recipe: ModuleType
+    settings: Any
+    networks: Mapping[str, nn.Module]
+    device: str
+
+    def predict(
+        self, images: NDArray[np.uint8], origins: Sequence[tuple[int, int]] | None = None
+    ) -> list[Maps]:
+        """Maps of each image; on out-of-memory the batch is run in halves.
+
+        Parameters
+        ----------
+        images : (B, H, W, 3) uint8 at the model's mpp    H and W are multiples of 32
+        origins : (y, x) of each image's first pixel in the plan; (0, 0) where it is None
+        """
+        at = list(origins) if origins is not None else [(0, 0)] * len(images)
+        try:
+            maps: list[Maps] = self.recipe.maps(self.networks, self.settings, to_tensor(images), at)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise
+            torch.cuda.empty_cache()
+            log.warning("out of memory with %d images at once; running them in halves", len(images))
+            half = len(images) // 2
+            return self.predict(images[:half], at[:half]) + self.predict(images[half:], at[half:])
+        return maps
+
+    def group(
+        self, maps: Maps, frame: Rect, *, threshold: float | None = None, min_area: int | None = None
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+        """Nuclei of one tile.
+
+        Parameters
+        ----------
+        frame
+            Where the maps lie in the plan.
+        threshold, min_area
+            Instead of the model's own.
+
+        Returns
+        -------
+        labels : (H, W) int32    1..n without gaps
+        embedding : (n, D) float32 mean embedding of each nucleus without its anchor, or None
+        """
+        result: tuple[NDArray[np.int32], NDArray[np.float32] | None] = self.recipe.group(
+            maps, self.settings, frame, threshold=threshold, min_area=min_area, device=self.device
+        )
+        return result
+
+    def segment(
+        self,
+        image: NDArray[np.uint8],
+        *,
+        threshold: float | None = None,
+        min_area: int | None = None,
+    ) -> NDArray[np.int32]:
+        """(H, W) int32 nuclei of a whole image at the model's mpp, mirrored at its borders."""
+        maps = self.predict_whole(image)
+        frame = Rect(0, 0, *maps.prob.shape[1:])
+        return self.group(maps, frame, threshold=threshold, min_area=min_area)[0]
+
+    def predict_whole(self, image: NDArray[np.uint8]) -> Maps:
+        """Maps of a whole image at the model's mpp, as large as the image, mirrored at its borders."""
+        padded, (rows, columns) = pad_to_stride(image, margin=self.card.halo // 2)
+        maps = self.predict(padded[None], [(-rows.start, -columns.start)])[0]
+        if maps.embedding is None or maps.embedding.shape[1:] != padded.shape[:2]:
+            return maps if maps.embedding is not None else Maps(maps.prob[:, rows, columns])
+        return Maps(
+            np.ascontiguousarray(maps.prob[:, rows, columns]),
+            np.ascontiguousarray(maps.embedding[:, rows, columns]),
+        )
+
+
+def check_device(name: str) -> str:
+    """The device that `name` means: "auto" is the first GPU where there is one, else the CPU.
+
+    Raises
+    ------
+    DeviceError
+        If a GPU is asked for that is not there, or the name means nothing.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if name == "cpu":
+        return name
+    if kind != "cuda" or (number and not number.isdecimal()):
+        raise DeviceError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number or 0) >= count:
+        raise DeviceError(f"device {name!r}: this machine has {count} CUDA devices; use auto or cpu")
+    return name
+
+
+@lru_cache(maxsize=1)
+def load(ref: ModelRef) -> Model:
+    """The model, loaded once a process.
+
+    Raises
+    ------
+    ModelError
+        If the weights are damaged or do not fit the recipe.
+    DeviceError
+        If the device is not there.
+    """
+    folder, device = Path(ref.checkpoint), check_device(ref.device)
+    card = describe(folder)
+    recipe = plugins.load(recipes, card.recipe)
+    try:
+        settings = recipe.Settings(**card.settings)
+        networks = {name: build() for name, build in recipe.networks(settings).items()}
+        for name, network in networks.items():
+            network.load_state_dict(_weights(folder, *card.files[name]))
+    except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder}: the weights do not fit the recipe {card.recipe!r} ({error})") from error
+    return Model(card, recipe, settings, {n: for_inference(m, device) for n, m in networks.items()}, device)
+
+
+def _weights(folder: Path, file: str, expected: str) -> dict[str, torch.Tensor]:
+    if digest(folder / file) != expected:
+        raise ModelError(f"{folder / file}: damaged (its SHA-256 is not the card's); copy the model again")
+    return {n: w.float() if w.is_floating_point() else w for n, w in load_file(folder / file).items()}
+
+
+def save_model(
+    networks: Mapping[str, nn.Module], folder: Path, card: Mapping[str, Any]
+) -> ModelCard:
+    """Write networks as float16 safetensors with their card; `card` lacks only `files`.
+
+    The card is written last: a folder without one is no model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.json").unlink(missing_ok=True)
+    files = {}
+    for name, network in networks.items():
+        path = folder / f"{name}.safetensors"
+        state = network.state_dict().items()
+        save_file({n: (w.half() if w.is_floating_point() else w).cpu().contiguous() for n, w in state}, path)
+        files[name] = (path.name, digest(path))
+    write_card(folder, {**card, "files": files})
+    return describe(folder)

@@ -1,0 +1,249 @@
+"""SPN + IEN: weakly supervised nuclei segmentation via instance learning (Liu et al. 2022).
+
+A semantic proposal network learns nucleus against background from Voronoi and cluster labels; an instance
+encoding network learns embeddings whose clusters are nuclei. `coordinates` says how embeddings know where
+they are (`wsiseg.networks.coordinates`); `output`, the default, anchors them in the slide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsiseg import cluster
+from wsiseg.geometry import Rect
+from wsiseg.losses import discriminative_loss, partial_cross_entropy
+from wsiseg.maps import Maps
+from wsiseg.networks.coordinates import (
+    CHANNELS,
+    Coordinates,
+    add_anchor,
+    bounded_offsets,
+    coordinate_channels,
+)
+from wsiseg.networks.forward import pad_to_stride, run, to_tensor
+from wsiseg.networks.resunet import ResUNet
+from wsiseg.pseudo_labels import BACKGROUND, cluster_labels, instance_labels, voronoi_labels
+from wsiseg.samples import Sample
+from wsiseg.stages import Networks, Options, Schedule, Stage
+
+LABELS_NEEDED = "points"
+CLASS_NAMES = ("Nucleus",)
+CLASS_COLORS = ((200, 60, 60),)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every number of the recipe; the defaults are the small model's.
+
+    depth, width, dropout         of both networks (`ResUNet`)
+    coordinates, dim              form and channels D of the embedding
+    scale, radius                 `output`: embedding units per pixel, and bound of the offset
+    period                        `input`: pixels, of the coordinate waves
+    foreground, background        T_fg and T_bg of the instance pseudo-labels
+    alpha, gamma, delta_intra, delta_inter     Eq. 1
+    threshold, bandwidth          T_0 and the mean-shift's at inference
+    min_area                      smallest nucleus, square pixels
+    spn, ien                      schedules
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid"}
+
+    depth: int = 18
+    width: float = 0.5
+    dropout: float = 0.1
+    coordinates: Coordinates = "output"
+    dim: int = 16
+    scale: float = 0.15
+    radius: float = 6.0
+    period: float = 512.0
+    foreground: float = 0.5
+    background: float = 0.3
+    alpha: float = 1.0
+    gamma: float = 0.001
+    delta_intra: float = 0.5
+    delta_inter: float = 3.0
+    threshold: float = 0.5
+    bandwidth: float = 1.5
+    min_area: int = 30
+    spn: Schedule = field(default_factory=Schedule)
+    ien: Schedule = field(default_factory=Schedule)
+
+
+def networks(settings: Settings) -> dict[str, Callable[[], nn.Module]]:
+    """What builds each network, by name."""
+    build = partial(ResUNet, depth=settings.depth, width=settings.width, dropout=settings.dropout)
+    return {
+        "spn": partial(build, 1),
+        "ien": partial(build, settings.dim, coordinates=CHANNELS[settings.coordinates]),
+    }
+
+
+def stages(settings: Settings) -> tuple[Stage, ...]:
+    """SPN on semantic pseudo-labels, then IEN on the instances that SPN and the points give.
+
+    The anchored IEN starts from SPN's weights. The other forms see coordinate channels, which SPN never
+    saw, and start afresh.
+    """
+    build = networks(settings)
+    anchored = settings.coordinates == "output"
+    return (
+        Stage("spn", build["spn"], semantic_targets, semantic_loss, settings.spn, BACKGROUND),
+        Stage(
+            "ien",
+            build["ien"],
+            partial(instance_targets, settings),
+            partial(instance_loss, settings),
+            settings.ien,
+            init="spn" if anchored else None,
+        ),
+    )
+
+
+def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[np.int8]:
+    """(2, H, W) int8: the cluster and the Voronoi labels of one image."""
+    shape = sample.image.shape[:2]
+    labels = np.stack(
+        [
+            cluster_labels(
+                sample.image,
+                sample.points,
+                colour_weight=options.get("colour_weight", 0.2),
+                patch=int(options.get("patch", 60)),
+                max_distance=options.get("max_distance", 20.0),
+            ),
+            voronoi_labels(sample.points, (shape[0], shape[1])),
+        ]
+    )
+    return labels if sample.roi is None else labels * sample.roi
+
+
+def semantic_loss(network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator) -> Tensor:
+    """Cross-entropy on the labelled pixels of both label maps, half each."""
+    logits = network(images)[:, 0].float()
+    return 0.5 * sum(
+        (partial_cross_entropy(logits, targets[:, i]) for i in range(2)), start=logits.new_zeros(())
+    )
+
+
+def instance_targets(
+    settings: Settings, sample: Sample, _: Options, trained: Networks
+) -> NDArray[np.int32]:
+    """(1, H, W) int32: the instances, and in `input` and `patch` form the background as one more."""
+    background = None if settings.coordinates == "output" else settings.background
+    labels = instance_labels(
+        semantic_probability(trained["spn"], sample.image),
+        sample.points,
+        foreground=settings.foreground,
+        background=background,
+    )
+    return (labels if sample.roi is None else labels * sample.roi)[None]
+
+
+def semantic_probability(network: nn.Module, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W) probability of a nucleus for a whole image of any size, mirrored at its borders."""
+    padded, inside = pad_to_stride(image, margin=64)
+    probability = run(network, to_tensor(padded[None]))[0, 0].sigmoid().cpu().numpy()
+    return np.ascontiguousarray(probability[inside])
+
+
+def instance_loss(
+    settings: Settings, network: nn.Module, images: Tensor, targets: Tensor, rng: np.random.Generator
+) -> Tensor:
+    """Eq. 1, averaged over the crops of a batch."""
+    embedding = embed(settings, network, images, rng.uniform(0, settings.period, (len(images), 2)))
+    anchored = settings.coordinates == "output"
+    if anchored:
+        embedding = add_anchor(embedding, settings.scale)
+    losses = []
+    for each, marks in zip(embedding, targets[:, 0], strict=True):
+        losses.append(
+            discriminative_loss(
+                each,
+                marks,
+                background=None if anchored else int(marks.max()),
+                alpha=settings.alpha,
+                gamma=settings.gamma,
+                delta_intra=settings.delta_intra,
+                delta_inter=settings.delta_inter,
+                regularised_from=2 if anchored else 0,
+                per_pair=not anchored,
+            )
+        )
+    return torch.stack(losses).mean()
+
+
+def embed(
+    settings: Settings, network: nn.Module, images: Tensor, origins: NDArray[np.floating]
+) -> Tensor:
+    """(B, D, H, W) float32: the network's embeddings, in `output` form without their anchor."""
+    if settings.coordinates == "output":
+        return bounded_offsets(network(images).float(), settings.radius)
+    shape = (images.shape[2], images.shape[3])
+    channels = [
+        coordinate_channels(settings.coordinates, shape, (float(y), float(x)), period=settings.period)
+        for y, x in origins
+    ]
+    seen = torch.cat([images, torch.stack(channels).to(images)], dim=1)
+    out: Tensor = network(seen).float()
+    return out
+
+
+def maps(
+    trained: Mapping[str, nn.Module],
+    settings: Settings,
+    images: Tensor,
+    origins: Sequence[tuple[int, int]],
+) -> list[Maps]:
+    """Maps of each of `images` (B, 3, H, W), whose first pixels lie at `origins` in the plan."""
+    prob = run(trained["spn"], images).sigmoid().cpu().numpy()
+    embeddings: Iterable[NDArray[np.float16]]
+    if settings.coordinates == "patch":
+        embeddings = [embed_patches(settings, trained["ien"], image) for image in images]
+    else:
+        embeddings = embed(settings, partial(run, trained["ien"]), images, np.array(origins)).half().cpu().numpy()
+    return [Maps(p, e) for p, e in zip(prob, embeddings, strict=True)]
+
+
+def group(
+    tile: Maps,
+    settings: Settings,
+    frame: Rect,
+    *,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    device: str = "cpu",
+) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """Clusters of the embedding over the foreground, as connected nuclei.
+
+    Returns
+    -------
+    labels : (H, W) int32    1..n without gaps
+    embedding : (n, D) float32 in `output` form, else None: only there do tiles agree
+    """
+    assert tile.embedding is not None
+    prob, least = tile.prob[0], settings.min_area if min_area is None else min_area
+    foreground = prob >= (settings.threshold if threshold is None else threshold)
+    if settings.coordinates == "patch":
+        return group_patches(tile, settings, foreground, least, device), None
+    if settings.coordinates == "input":
+        modes = free_modes(tile.embedding, prob, foreground, settings, device)
+        return cluster.instances(modes, prob=prob, min_area=least), None
+    modes = cluster.cluster_anchored(
+        tile.embedding,
+        foreground,
+        origin=(frame.y0, frame.x0),
+        scale=settings.scale,
+        radius=settings.radius,
+        bandwidth=settings.bandwidth,
+        device=device,
+    )
+    labels = cluster.instances(modes, prob=prob, min_area=least)
+    return labels, cluster.mean_embeddings(tile.embedding, labels, int(labels.max(initial=0)))

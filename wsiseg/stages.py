@@ -1,0 +1,76 @@
+"""A stage: one network of a recipe, what it is taught, by which loss and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsiseg.samples import Sample
+
+Networks = Mapping[str, nn.Module]
+Options = Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how fast a stage learns.
+
+    crops : int              training crops in all
+    batch : int              crops a step
+    size : int               side of a crop, pixels; a multiple of 32
+    learning_rate : float    at its highest; a short rise before, a cosine fall after it
+    weight_decay : float     AdamW's
+    average : float          decay of the running mean of the weights, which is what the stage gives
+    """
+
+    crops: int = 60_000
+    batch: int = 16
+    size: int = 224
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    average: float = 0.998
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser."""
+        return max(1, self.crops // self.batch)
+
+    def rate(self, step: int) -> float:
+        """Learning rate at `step`."""
+        rise = min(200, max(1, self.steps // 10))
+        fall = 0.5 * (1 + np.cos(np.pi * step / self.steps))
+        return float(self.learning_rate * min(1.0, (step + 1) / rise) * fall)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One network of a recipe and how it is taught.
+
+    name : str          the network is known by it, and its files
+    network             a fresh network
+    targets             (sample, options, networks of earlier stages) -> (T, H, W) int, 0 not labelled
+    loss                (network, images (B, 3, h, w), targets (B, T, h, w), generator) -> scalar
+    schedule
+    background : int    what targets hold where there surely is no nucleus
+    init : str or None  earlier stage whose weights, where they fit, are the start
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    targets: Callable[[Sample, Options, Networks], NDArray[np.integer]]
+    loss: Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Tensor]
+    schedule: Schedule
+    background: int = 0
+    init: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingImage:
+    """A sample and the settings of its data set (pseudo-label parameters and the like)."""
+
+    sample: Sample
+    options: Options

@@ -1,0 +1,226 @@
+"""The training loop: one stage of a recipe after another, resumable to the same result."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsiseg.augment import Augmentation, augmented_crop
+from wsiseg.errors import ConfigError
+from wsiseg.stages import Stage, TrainingImage
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 60.0
+"""Seconds between checkpoints: what a killed run loses at most."""
+
+def train(
+    stages: Sequence[Stage],
+    images: Sequence[TrainingImage],
+    folder: Path,
+    *,
+    augmentation: Augmentation,
+    seed: int = 0,
+    device: str = "cpu",
+    steps: int | None = None,
+    progress: Callable[[str, int, int, float], None] | None = None,
+) -> dict[str, nn.Module]:
+    """Train every stage in order; a run that was cut off goes on from its last checkpoint.
+
+    Parameters
+    ----------
+    folder
+        Holds checkpoints (`STAGE.ckpt`), learning curves (`STAGE.csv`) and finished weights (`STAGE.pt`).
+    steps
+        Only so many steps of every stage: a dry run.
+    progress
+        Called as (stage, step, steps, loss).
+
+    Returns
+    -------
+    networks by stage name, with the averaged weights, in evaluation mode
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to train on.
+    """
+    if not any(len(image.sample.points) for image in images):
+        raise ConfigError(f"{len(images)} training images hold no point; at least one clicked nucleus is needed")
+    folder.mkdir(parents=True, exist_ok=True)
+    networks: dict[str, nn.Module] = {}
+    for number, stage in enumerate(stages):
+        network = stage.network().to(device)
+        finished = folder / f"{stage.name}.pt"
+        if finished.exists():
+            network.load_state_dict(torch.load(finished, map_location=device, weights_only=True))
+        else:
+            if stage.init is not None:
+                _start_from(network, networks[stage.init])
+            targets = [stage.targets(i.sample, i.options, networks) for i in images]
+            pixels = [i.sample.image for i in images]
+            crops = _batches(pixels, targets, stage, augmentation, seed=(seed, number))
+            total = stage.schedule.steps if steps is None else min(steps, stage.schedule.steps)
+            network = _fit(stage, network, crops, folder, total, device, (seed, number), progress)
+            _save(network.state_dict(), finished)
+            (folder / f"{stage.name}.ckpt").unlink(missing_ok=True)
+        networks[stage.name] = network.eval()
+    return networks
+
+
+def _start_from(network: nn.Module, source: nn.Module) -> None:
+    own = network.state_dict()
+    fitting = {n: w for n, w in source.state_dict().items() if n in own and own[n].shape == w.shape}
+    network.load_state_dict(fitting, strict=False)
+
+
+def _fit(
+    stage: Stage,
+    network: nn.Module,
+    batches: Callable[[int, int], Iterator[tuple[Tensor, Tensor]]],
+    folder: Path,
+    total: int,
+    device: str,
+    seed: tuple[int, int],
+    progress: Callable[[str, int, int, float], None] | None,
+) -> nn.Module:
+    """The loop; gives the network with its averaged weights."""
+    schedule, kind = stage.schedule, torch.device(device).type
+    torch.manual_seed(seed[0])
+    network = network.to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=schedule.weight_decay)
+    mean = {n: w.detach().clone() for n, w in network.state_dict().items()}
+    checkpoint = folder / f"{stage.name}.ckpt"
+    start = _resume(checkpoint, network, optimiser, mean, device)
+    saved, curve = time.monotonic(), _Curve(folder / f"{stage.name}.csv", start)
+    for step, (images, targets) in enumerate(batches(start, total), start):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(step)
+        torch.manual_seed(hash((*seed, step)) % 2**31)  # dropout, whatever came before a resumption
+        rng = np.random.default_rng([*seed, step, 1])
+        images = images.to(device, memory_format=torch.channels_last)
+        with torch.autocast(kind, torch.bfloat16):
+            loss = stage.loss(network, images, targets.to(device), rng)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        _average(mean, network, min(schedule.average, (step + 1) / (step + 10)))
+        curve.add(step, loss.item())
+        if progress is not None:
+            progress(stage.name, step + 1, total, curve.recent)
+        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+            _save({**state, "mean": mean, "step": step + 1}, checkpoint)
+            curve.flush()
+            saved = time.monotonic()
+    curve.flush()
+    network.load_state_dict(mean)
+    return network
+
+
+def _average(mean: dict[str, Tensor], network: nn.Module, decay: float) -> None:
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            if value.is_floating_point():
+                mean[name].lerp_(value, 1 - decay)
+            else:
+                mean[name].copy_(value)
+
+
+def _resume(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, mean: dict[str, Tensor], device: str
+) -> int:
+    """Load a checkpoint where there is one; the step to go on with."""
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location=device, weights_only=True)
+    network.load_state_dict(state["network"])
+    optimiser.load_state_dict(state["optimiser"])
+    for name, value in state["mean"].items():
+        mean[name].copy_(value)
+    log.info("%s goes on from step %d", path.stem, state["step"])
+    return int(state["step"])
+
+
+def _save(state: object, path: Path) -> None:
+    temporary = path.with_name(path.name + ".part")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _batches(
+    images: Sequence[NDArray[np.uint8]],
+    targets: Sequence[NDArray[np.integer]],
+    stage: Stage,
+    augmentation: Augmentation,
+    *,
+    seed: tuple[int, int],
+) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
+    """Batches of step `start` to `total`, made one ahead in a thread; each depends on its step alone."""
+    share = np.array([image.shape[0] * image.shape[1] for image in images], float)
+    share /= share.sum()
+
+    def make(step: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng([*seed, step, 0])
+        crops, marks = [], []
+        for which in rng.choice(len(images), size=stage.schedule.batch, p=share):
+            crop, mark = augmented_crop(
+                images[which],
+                targets[which],
+                augmentation,
+                size=stage.schedule.size,
+                background=stage.background,
+                rng=rng,
+            )
+            crops.append(crop)
+            marks.append(mark)
+        return torch.stack(crops), torch.stack(marks)
+
+    def run(start: int, total: int) -> Iterator[tuple[Tensor, Tensor]]:
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(make, start)
+            for step in range(start, total):
+                batch = following.result()
+                if step + 1 < total:
+                    following = pool.submit(make, step + 1)
+                yield batch
+
+    return run
+
+
+class _Curve:
+    """The learning curve of a stage as CSV: step and mean loss since the row before."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self.path, self.losses, self.recent = path, [], float("nan")  # type: ignore[var-annotated]
+        self.rows: list[tuple[int, float]] = []
+        if start and path.exists():
+            with path.open(newline="") as file:
+                old = [(int(r["step"]), float(r["loss"])) for r in csv.DictReader(file)]
+            self.rows = [row for row in old if row[0] < start]
+
+    def add(self, step: int, loss: float) -> None:
+        self.losses.append(loss)
+        if len(self.losses) == 50:
+            self.recent = float(np.mean(self.losses))
+            self.rows.append((step, self.recent))
+            self.losses = []
+
+    def flush(self) -> None:
+        temporary = self.path.with_name(self.path.name + ".part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["step", "loss"])
+            writer.writerows((step, f"{loss:.6f}") for step, loss in self.rows)
+        os.replace(temporary, self.path)
