@@ -7,7 +7,7 @@ slide that was enlarged to 40x.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -36,10 +36,10 @@ class Augmentation:
     zoom: tuple[float, float] = (0.75, 1.33)
     haematoxylin: tuple[float, float] = (0.4, 1.6)
     eosin: tuple[float, float] = (0.4, 1.6)
-    no_eosin: float = 0.2
+    no_eosin: float = 0.25
     hue: float = 0.04
     deposits: float = 0.35
-    debris: float = 0.3
+    debris: float = 0.25
     blur: float = 0.5
     sharpen: float = 0.3
     noise: float = 0.03
@@ -115,6 +115,9 @@ def augmented_crop(
     crop, marks = random_crop(image, targets, size=size, rng=rng, zoom=settings.zoom)
     if rng.random() < settings.debris:
         crop, marks = add_debris(crop, marks, background=background, rng=rng)
+        # Debris is dark. A pale blue flake would be what the spindle nuclei of a stroma are.
+        strong = (max(0.9, settings.haematoxylin[0]), max(0.9, settings.haematoxylin[1]))
+        settings = replace(settings, no_eosin=0.0, haematoxylin=strong)
     return vary_colour(crop, settings, rng), marks
 
 

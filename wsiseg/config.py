@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,23 @@ class Config(BaseModel):
     settings: Any = None
     augmentation: Augmentation = Augmentation()
     about: Mapping[str, Any] = Field(default_factory=dict)
+
+    def card(self) -> dict[str, Any]:
+        """What `predict.save_model` writes beside the weights: inference settings apart from the training's."""
+        recipe = plugins.load(recipes, self.recipe)
+        every = asdict(self.settings)
+        schedules = {name: value for name, value in every.items() if isinstance(value, dict)}
+        training = {"seed": self.seed, "augmentation": asdict(self.augmentation), **schedules}
+        return {
+            "name": self.name,
+            "recipe": self.recipe,
+            "mpp": self.mpp,
+            "halo": self.halo,
+            "settings": {name: value for name, value in every.items() if name not in schedules},
+            "class_names": list(recipe.CLASS_NAMES),
+            "class_colors": [list(color) for color in recipe.CLASS_COLORS],
+            "about": {**self.about, "training": training},
+        }
 
 
 def read_config(path: Path) -> Config:

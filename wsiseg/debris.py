@@ -27,12 +27,14 @@ def add_debris(
     targets : (T, H, W) int    become `background` where debris or the bare glass around it lies
     """
     shape = (pixels.shape[1], pixels.shape[2])
-    layered = rng.random() < 0.4
+    layered = rng.random() < 0.35
     region = _region(shape, rng)
     density = _flakes(shape, rng, layered=layered)
     if layered:
-        density += rng.uniform(0.1, 1.2)
-    share = rng.dirichlet([3.0, 2.0, 0.8])
+        density += rng.uniform(0.3, 1.2)
+    # No brown: sheets of it are stained cytoplasm, which may well hold nuclei.
+    blue = rng.uniform(0.3, 0.65 if layered else 0.9)
+    share = np.array([blue, 1 - blue, 0.0])
     stain = torch.from_numpy(share).float() @ (STAINS / STAINS.norm(dim=1, keepdim=True))
     glass = float(rng.uniform(0.9, 1.0))
     drawn = glass * torch.exp(-torch.from_numpy(density)[None] * stain[:, None, None])
@@ -59,11 +61,11 @@ def _flakes(shape: tuple[int, int], rng: np.random.Generator, *, layered: bool) 
     """(H, W) float32 optical density of flakes that overlap; sheets share a direction."""
     total = np.zeros(shape, np.float32)
     direction, spread = rng.uniform(0, 2 * np.pi), 0.15 if layered else rng.choice([0.3, 0.8, 3.0])
-    size = rng.uniform(0.5, 1.5)
-    for _ in range(int(rng.integers(20, 70) if layered else rng.integers(8, 45))):
+    size = rng.uniform(0.6, 1.5)
+    for _ in range(int(rng.integers(15, 60) if layered else rng.integers(6, 40))):
         angle = direction + rng.normal(0, spread)
-        length = size * np.exp(rng.uniform(np.log(15), np.log(250 if layered else 120)))
-        width = size * np.exp(rng.uniform(np.log(2), np.log(14 if layered else 45)))
+        length = size * np.exp(rng.uniform(np.log(18), np.log(250 if layered else 140)))
+        width = size * np.exp(rng.uniform(np.log(2), np.log(10 if layered else 45)))
         outline = _outline(rng.uniform(0, 1, 2) * shape, angle, length, width, rng)
         total += _draw_flake(shape, outline, rng)
     softness = rng.uniform(0.4, 1.5)
@@ -88,7 +90,7 @@ def _draw_flake(
     shape: tuple[int, int], outline: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float32]:
     """Density of one flake: even inside, darker where its edge is folded up."""
-    fill, edge = rng.uniform(0.08, 0.8), rng.choice([0.0, 0.4, 0.9, 1.6]) * rng.uniform(0.5, 1)
+    fill, edge = rng.uniform(0.2, 1.0), rng.choice([0.0, 0.5, 1.0, 1.8]) * rng.uniform(0.5, 1)
     corners = [(float(x), float(y)) for y, x in outline]
     image = Image.new("L", (shape[1], shape[0]))
     draw = ImageDraw.Draw(image)

@@ -81,7 +81,8 @@ def draw_scale_bar(rgb: NDArray[np.uint8], *, mpp: float) -> NDArray[np.uint8]:
     fitting = [um for um in BAR_UM if um / mpp <= width / 4]
     if not fitting:
         return rgb.copy()
-    text = f"{fitting[-1]} µm" if fitting[-1] < 1000 else f"{fitting[-1] // 1000} mm"
+    # "um": the font that Pillow carries has no micro sign.
+    text = f"{fitting[-1]} um" if fitting[-1] < 1000 else f"{fitting[-1] // 1000} mm"
     size = max(10, height // 40)
     bar = np.full((round(2.2 * size), round(fitting[-1] / mpp) + size, 3), 255, np.uint8)
     image, plate = Image.fromarray(rgb), Image.fromarray(bar)

@@ -89,20 +89,33 @@ class Model:
         min_area: int | None = None,
     ) -> NDArray[np.int32]:
         """(H, W) int32 nuclei of a whole image at the model's mpp, mirrored at its borders."""
-        maps = self.predict_whole(image)
-        frame = Rect(0, 0, *maps.prob.shape[1:])
-        return self.group(maps, frame, threshold=threshold, min_area=min_area)[0]
-
-    def predict_whole(self, image: NDArray[np.uint8]) -> Maps:
-        """Maps of a whole image at the model's mpp, as large as the image, mirrored at its borders."""
-        padded, (rows, columns) = pad_to_stride(image, margin=self.card.halo // 2)
-        maps = self.predict(padded[None], [(-rows.start, -columns.start)])[0]
-        if maps.embedding is None or maps.embedding.shape[1:] != padded.shape[:2]:
-            return maps if maps.embedding is not None else Maps(maps.prob[:, rows, columns])
-        return Maps(
-            np.ascontiguousarray(maps.prob[:, rows, columns]),
-            np.ascontiguousarray(maps.embedding[:, rows, columns]),
+        maps, inside = self.predict_whole(image)
+        labels, _ = self.group(
+            maps, Rect(0, 0, *maps.prob.shape[1:]), threshold=threshold, min_area=min_area
         )
+        return relabelled(labels[inside])
+
+    def predict_whole(self, image: NDArray[np.uint8]) -> tuple[Maps, tuple[slice, slice]]:
+        """Maps of a whole image at the model's mpp, mirrored out at its borders, and where it lies in them."""
+        padded, inside = pad_to_stride(image, margin=self.card.halo // 2)
+        return self.predict(padded[None])[0], inside
+
+    def components(self, maps: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
+        """(H, W) int32 connected components of the foreground: what the embeddings must beat."""
+        labels: NDArray[np.int32] = self.recipe.components(maps, threshold=threshold, min_area=min_area)
+        return labels
+
+
+def relabelled(labels: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Labels numbered 1..n without gaps, in their order.
+
+    >>> relabelled(np.array([0, 7, 3, 7])).tolist()
+    [0, 2, 1, 2]
+    """
+    present = np.unique(labels)
+    number = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
+    number[present[present > 0]] = np.arange(1, (present > 0).sum() + 1)
+    return number[labels]
 
 
 def check_device(name: str) -> str:

@@ -60,6 +60,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     networks: dict[str, nn.Module] = {}
     for number, stage in enumerate(stages):
+        torch.manual_seed(seed + number)
         network = stage.network().to(device)
         finished = folder / f"{stage.name}.pt"
         if finished.exists():
@@ -96,7 +97,6 @@ def _fit(
 ) -> nn.Module:
     """The loop; gives the network with its averaged weights."""
     schedule, kind = stage.schedule, torch.device(device).type
-    torch.manual_seed(seed[0])
     network = network.to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=schedule.weight_decay)
     mean = {n: w.detach().clone() for n, w in network.state_dict().items()}

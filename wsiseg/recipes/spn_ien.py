@@ -31,6 +31,7 @@ from wsiseg.networks.coordinates import (
 from wsiseg.networks.forward import pad_to_stride, run, to_tensor
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND, cluster_labels, instance_labels, voronoi_labels
+from wsiseg.recipes._patches import embed_mosaic, paste
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage
 
@@ -118,6 +119,7 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
                 colour_weight=options.get("colour_weight", 0.2),
                 patch=int(options.get("patch", 60)),
                 max_distance=options.get("max_distance", 20.0),
+                margin=options.get("margin", 2.0),
             ),
             voronoi_labels(sample.points, (shape[0], shape[1])),
         ]
@@ -181,7 +183,7 @@ def instance_loss(
 
 
 def embed(
-    settings: Settings, network: nn.Module, images: Tensor, origins: NDArray[np.floating]
+    settings: Settings, network: Callable[[Tensor], Tensor], images: Tensor, origins: NDArray[np.floating]
 ) -> Tensor:
     """(B, D, H, W) float32: the network's embeddings, in `output` form without their anchor."""
     if settings.coordinates == "output":
@@ -204,11 +206,12 @@ def maps(
 ) -> list[Maps]:
     """Maps of each of `images` (B, 3, H, W), whose first pixels lie at `origins` in the plan."""
     prob = run(trained["spn"], images).sigmoid().cpu().numpy()
+    network = partial(run, trained["ien"])
     embeddings: Iterable[NDArray[np.float16]]
     if settings.coordinates == "patch":
-        embeddings = [embed_patches(settings, trained["ien"], image) for image in images]
+        embeddings = [embed_mosaic(lambda part: embed(settings, network, part, np.zeros((len(part), 2))), i) for i in images]
     else:
-        embeddings = embed(settings, partial(run, trained["ien"]), images, np.array(origins)).half().cpu().numpy()
+        embeddings = embed(settings, network, images, np.array(origins)).half().cpu().numpy()
     return [Maps(p, e) for p, e in zip(prob, embeddings, strict=True)]
 
 
@@ -229,21 +232,42 @@ def group(
     embedding : (n, D) float32 in `output` form, else None: only there do tiles agree
     """
     assert tile.embedding is not None
-    prob, least = tile.prob[0], settings.min_area if min_area is None else min_area
+    prob, embedding = tile.prob[0], tile.embedding
+    least = settings.min_area if min_area is None else min_area
     foreground = prob >= (settings.threshold if threshold is None else threshold)
-    if settings.coordinates == "patch":
-        return group_patches(tile, settings, foreground, least, device), None
+    if settings.coordinates == "output":
+        clusters = cluster.cluster_anchored(
+            embedding,
+            foreground,
+            origin=(frame.y0, frame.x0),
+            scale=settings.scale,
+            bandwidth=settings.bandwidth,
+            device=device,
+        )
+        labels = cluster.instances(clusters, min_area=least)
+        return labels, cluster.mean_embeddings(embedding, labels, int(labels.max(initial=0)))
+    free = partial(_free_instances, settings, least, device)
     if settings.coordinates == "input":
-        modes = free_modes(tile.embedding, prob, foreground, settings, device)
-        return cluster.instances(modes, prob=prob, min_area=least), None
-    modes = cluster.cluster_anchored(
-        tile.embedding,
-        foreground,
-        origin=(frame.y0, frame.x0),
-        scale=settings.scale,
-        radius=settings.radius,
-        bandwidth=settings.bandwidth,
-        device=device,
-    )
-    labels = cluster.instances(modes, prob=prob, min_area=least)
-    return labels, cluster.mean_embeddings(tile.embedding, labels, int(labels.max(initial=0)))
+        return free(embedding, foreground, prob), None
+    return paste(
+        foreground.shape, lambda here, there: free(embedding[:, *there], foreground[here], prob[here])
+    ), None
+
+
+def _free_instances(
+    settings: Settings,
+    min_area: int,
+    device: str,
+    embedding: NDArray[np.floating],
+    foreground: NDArray[np.bool_],
+    prob: NDArray[np.floating],
+) -> NDArray[np.int32]:
+    """Nuclei where the embedding holds the background as one more cluster."""
+    clusters = cluster.cluster_free(embedding, foreground, bandwidth=settings.bandwidth, device=device)
+    nuclei = cluster.without_background(clusters, embedding, prob, sure=settings.background)
+    return cluster.instances(nuclei, min_area=min_area)
+
+
+def components(tile: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
+    """Connected components of SPN's foreground, holes filled: the baseline that IEN must beat."""
+    return cluster.instances((tile.prob[0] >= threshold).astype(np.int32), min_area=min_area)

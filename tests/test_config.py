@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from wsiseg.config import data_folder, read_config
+from wsiseg.errors import ConfigError, DataError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_configuration_that_ships_is_valid(path):
+    config = read_config(path)
+    assert config.settings.spn.steps > 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("depth = 18", "dept = 18", "dept"),
+        ("depth = 18", 'depth = "deep"', "depth"),
+        ("mpp = 0.25", "mpp = 25", "mpp.*less than or equal to 5"),
+        ('recipe = "spn_ien"', 'recipe = "magic"', "choose one of.*spn_ien"),
+        ('name = "he-points"', "name = ", "TOML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, before, after, message):
+    text = (CONFIGS / "spn-ien-small.toml").read_text()
+    assert before in text
+    (tmp_path / "c.toml").write_text(text.replace(before, after))
+    with pytest.raises(ConfigError, match=message):
+        read_config(tmp_path / "c.toml")
+
+
+def test_the_data_folder_is_given_or_in_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv("WSISEG_DATA", raising=False)
+    with pytest.raises(DataError, match="--data"):
+        data_folder(None)
+    monkeypatch.setenv("WSISEG_DATA", str(tmp_path))
+    assert data_folder(None) == tmp_path
+    with pytest.raises(DataError, match="no such folder"):
+        data_folder(tmp_path / "absent")

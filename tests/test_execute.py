@@ -1,0 +1,156 @@
+"""Backends of `execute`: what every one of them owes, and what only processes can go through."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wsiseg import execute, plugins
+from wsiseg.errors import SlideError, TaskError
+from wsiseg.execute import Executor, threads
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def fail_at_three(x: int) -> int:
+    if x == 3:
+        raise ValueError("first line\nsecond line")
+    return x
+
+
+def refuse(_: int) -> int:
+    raise SlideError("a.svs: cannot be read")
+
+
+def die_once(marker: Path) -> int:
+    if not marker.exists():
+        marker.touch()
+        os._exit(1)
+    return 7
+
+
+def die(_: int) -> int:
+    os._exit(1)
+
+
+def threads_allowed(_: int) -> str | None:
+    return os.environ.get("OMP_NUM_THREADS")
+
+
+@pytest.fixture(params=plugins.names(execute), scope="module")
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    with plugins.load(execute, request.param).start(workers=2, threads_per_worker=1) as made:
+        yield made
+
+
+def test_both_backends_are_plugins() -> None:
+    assert set(plugins.names(execute)) >= {"threads", "dask_local"}
+
+
+def test_every_result_comes_once_with_the_position_of_its_task(executor: Executor) -> None:
+    assert sorted(executor.map(square, range(50))) == [(i, i * i) for i in range(50)]
+
+
+def test_no_tasks_no_results(executor: Executor) -> None:
+    assert list(executor.map(square, [])) == []
+
+
+def test_a_failing_task_is_named(executor: Executor) -> None:
+    with pytest.raises(TaskError, match=r"^task 3 failed with ValueError: first line$"):
+        list(executor.map(fail_at_three, range(9)))
+
+
+def test_an_error_of_ours_comes_as_it_is(executor: Executor) -> None:
+    with pytest.raises(SlideError, match=r"a\.svs: cannot be read"):
+        list(executor.map(refuse, [0]))
+
+
+def test_a_failure_leaves_the_executor_usable(executor: Executor) -> None:
+    with pytest.raises(TaskError):
+        list(executor.map(fail_at_three, range(9)))
+    assert list(executor.map(square, [4])) == [(0, 16)]
+
+
+def test_at_most_two_tasks_a_worker_are_taken_and_not_given_back(executor: Executor) -> None:
+    taken = 0
+
+    def tasks() -> Iterator[int]:
+        nonlocal taken
+        for i in range(20):
+            taken += 1
+            yield i
+
+    for given, _ in enumerate(executor.map(square, tasks()), start=1):
+        assert taken - given <= 4
+    assert taken == 20
+
+
+def test_results_come_as_they_finish_not_in_order() -> None:
+    gate = threading.Event()
+
+    def wait_if_first(x: int) -> int:
+        assert x > 0 or gate.wait(10)
+        return x
+
+    with threads.start(workers=2) as pool:
+        results = pool.map(wait_if_first, range(2))
+        assert next(results) == (1, 1)
+        gate.set()
+        assert list(results) == [(0, 0)]
+
+
+class Heavy:
+    """Something whose release can be watched."""
+
+
+def test_a_result_that_was_taken_is_let_go() -> None:
+    with threads.start(workers=1) as pool:
+        results = pool.map(lambda _: Heavy(), range(6))
+        seen = [weakref.ref(next(results)[1]) for _ in range(3)]
+        time.sleep(0.05)  # the pool's thread still holds its last result for a moment
+        gc.collect()
+        assert [ref() for ref in seen] == [None, None, None]
+        results.close()  # type: ignore[attr-defined]
+
+
+def test_stopping_early_cancels_what_has_not_begun() -> None:
+    begun: list[int] = []
+
+    def note(x: int) -> int:
+        begun.append(x)
+        time.sleep(0.02)
+        return x
+
+    with threads.start(workers=1) as pool:
+        for _ in pool.map(note, range(100)):
+            break
+    assert len(begun) <= 4
+
+
+def test_a_lost_worker_is_replaced_and_its_task_repeated(tmp_path: Path) -> None:
+    dask_local = plugins.load(execute, "dask_local")
+    with dask_local.start(workers=1, threads_per_worker=1) as one:
+        assert list(one.map(die_once, [tmp_path / "died"])) == [(0, 7)]
+        with pytest.raises(TaskError, match=r"task 0: its worker died each time.*--workers"):
+            list(one.map(die, [0]))
+
+
+def test_processes_leave_the_environment_and_the_folders_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with plugins.load(execute, "dask_local").start(workers=1, threads_per_worker=2) as one:
+        assert list(one.map(threads_allowed, [0])) == [(0, "2")]
+    assert dict(os.environ) == before
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,10 @@
+"""The command line: one file a command. It prints and never computes; nothing heavy is imported before use."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command that `sys.argv` names; what `wsiseg` on the command line calls."""
+    from wsiseg.cli.app import app
+
+    app()

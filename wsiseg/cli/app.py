@@ -1,0 +1,44 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from wsiseg import __version__
+from wsiseg.cli.check import check
+from wsiseg.cli.export import export
+from wsiseg.cli.plan import plan
+from wsiseg.cli.segment import segment
+
+app = typer.Typer(
+    name="wsiseg",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (segment, plan, export, check):
+    app.command()(command)
+
+
+def show_version(asked: bool) -> None:
+    """Print the version and end."""
+    if asked:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Every nucleus of a whole slide, as polygons that QuPath opens.
+
+    wsiseg segment slide.svs -o slide.geojson
+    """

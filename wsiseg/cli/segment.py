@@ -1,0 +1,128 @@
+"""`wsiseg segment`: a slide in, its nuclei out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli._progress import bar
+from wsiseg.cli._report import INTERRUPTED, reported, say, speak
+
+
+@reported
+def segment(
+    slide: Annotated[str, typer.Argument(help="A slide: any file or folder that a reader opens.", show_default=False)],
+    output: Annotated[
+        list[Path],
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write: .geojson, .geojson.gz, .zip or .zarr. May be given several times.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
+    slide_mpp: Annotated[
+        float | None, typer.Option(help="Microns per pixel of the slide, if it does not say (0.25 is usual at 40x).")
+    ] = None,
+    roi: Annotated[
+        Path | None, typer.Option(help="GeoJSON file of annotations from QuPath; only what lies inside is segmented.")
+    ] = None,
+    executor: Annotated[str, typer.Option(help="Where tiles are computed: threads or dask_local.")] = "threads",
+    workers: Annotated[int | None, typer.Option(help="Threads or processes; else what suits.", min=1)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Tiles that the networks see at once: auto or a number.")] = "auto",
+    tile_size: Annotated[int, typer.Option(help="Side of a tile in pixels at the model's scale; a multiple of 64.")] = 1024,
+    threshold: Annotated[
+        float | None, typer.Option(help="Foreground probability, 0 to 1, instead of the model's own.")
+    ] = None,
+    min_area: Annotated[
+        float | None, typer.Option(help="Smallest nucleus in square microns, instead of the model's own.")
+    ] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="shape, stain; may be given several times.", show_default="shape")
+    ] = None,
+    work_dir: Annotated[
+        Path | None, typer.Option(help="Folder for what an unfinished run keeps, instead of the output's.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that exist, and an unfinished run of other settings.")
+    ] = False,
+    no_bounds: Annotated[
+        bool, typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS).")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")] = False,
+) -> None:
+    """Find every nucleus of a slide and write it as a polygon.
+
+    A run that was stopped goes on where it was when the same command is given again.
+
+    [bold]Examples[/bold]
+
+    wsiseg segment slide.svs -o slide.geojson
+
+    wsiseg segment slide.svs -o slide.zip -o slide.zarr --roi tumour.geojson
+
+    wsiseg segment scan.tif -o scan.geojson.gz --slide-mpp 0.25 --executor dask_local --workers 4
+    """
+    speak(quiet=quiet, verbose=verbose)
+    from wsiseg.pipeline import segment_slide
+    from wsiseg.store import store_path
+
+    began = time.monotonic()
+    try:
+        with bar(quiet=quiet) as show:
+            result = segment_slide(
+                slide,
+                outputs=output,
+                model=model,
+                slide_mpp=slide_mpp,
+                roi=roi,
+                use_bounds=not no_bounds,
+                executor=executor,
+                workers=workers,
+                device=device,
+                batch_size=batch_of(batch_size),
+                tile_size=tile_size,
+                threshold=threshold,
+                min_area_um2=min_area,
+                measure=measure or ("shape",),
+                work_dir=work_dir,
+                overwrite=overwrite,
+                progress=show,
+            )
+    except KeyboardInterrupt as error:
+        kept = store_path(output[0], work_dir)
+        say(
+            f"interrupted; what is finished is kept in {kept}, and the same command goes on from there"
+            if kept.exists()
+            else "interrupted; nothing was finished yet"
+        )
+        raise typer.Exit(INTERRUPTED) from error
+    if not quiet:
+        survey = result.survey
+        say(
+            f"{', '.join(map(str, output))}: {len(result.nuclei):,} nuclei, {survey.plan.n_tiles:,} tiles, "
+            f"{survey.tissue_mm2:.2f} mm2 of tissue, {time.monotonic() - began:.0f} s"
+        )
+
+
+def batch_of(text: str) -> int | None:
+    """Tiles in a batch; None for `auto`.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither `auto` nor a positive number.
+    """
+    from wsiseg.errors import ConfigError
+
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"--batch-size {text}: give auto or a whole number from 1")
+    return int(text)

@@ -1,0 +1,96 @@
+"""`wsiseg train`: clicked nuclei in, a model folder out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli._report import reported, say, speak
+
+
+@reported
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file, such as configs/spn-ien-small.toml.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder of the run; runs/NAME where it is left out.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="One step of every stage, then stop.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")] = False,
+) -> None:
+    """Train a model from points.
+
+    A run that was cut off goes on from its last checkpoint when the same command is given again. The
+    model lies in the folder `model` of the run; `wsiseg segment --model RUN/model` uses it.
+
+    wsiseg train configs/spn-ien-small.toml --data ~/nuclei -o runs/mine
+    """
+    speak(quiet=quiet, verbose=verbose)
+    from wsiseg import plugins, recipes
+    from wsiseg.config import data_folder, read_config, read_training_images
+    from wsiseg.predict import check_device, save_model
+    from wsiseg.train import train as run
+
+    settings = read_config(config)
+    images = read_training_images(settings, data_folder(data))
+    folder = output or Path("runs") / settings.name
+    recipe = plugins.load(recipes, settings.recipe)
+    points = sum(len(image.sample.points) for image in images)
+    say(f"{settings.name}: {len(images)} images, {points:,} points, recipe {settings.recipe}")
+    with _bars(quiet=quiet) as show:
+        networks = run(
+            recipe.stages(settings.settings),
+            images,
+            folder / "dry-run" if dry_run else folder,
+            augmentation=settings.augmentation,
+            seed=settings.seed,
+            device=check_device(device),
+            steps=1 if dry_run else None,
+            progress=show,
+        )
+    if dry_run:
+        say("one step of every stage ran; no model was written")
+        return
+    save_model(networks, folder / "model", settings.card())
+    say(f"the model lies in {folder / 'model'}; use it with: wsiseg segment SLIDE --model {folder / 'model'}")
+
+
+@contextmanager
+def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int, float], None] | None]:
+    """One bar a stage; on something that is no terminal a line now and then."""
+    if quiet:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda stage, step, steps, loss: (
+            say(f"{stage}: step {step} of {steps}, loss {loss:.4f}") if step % 100 == 0 else None
+        )
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as drawn:
+        tasks: dict[str, object] = {}
+
+        def show(stage: str, step: int, steps: int, loss: float) -> None:
+            if stage not in tasks:
+                tasks[stage] = drawn.add_task(stage, total=steps, loss=loss)
+            drawn.update(tasks[stage], completed=step, loss=loss)  # type: ignore[arg-type]
+
+        yield show

@@ -1,0 +1,31 @@
+"""Where tasks run. Each module here is one backend; a backend is one method, `map`.
+
+A backend module has `start(*, workers, threads_per_worker)`: a context manager that gives an `Executor`
+and, when it is left for whatever reason, ends every thread and process that it began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Executor(Protocol):
+    """Runs a function over tasks, a bounded number of them at a time."""
+
+    def map(self, fn: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[int, R]]:
+        """(position of the task in `tasks`, its result), in the order in which tasks finish.
+
+        At most twice as many tasks as there are workers are taken from `tasks` and not yet given back.
+
+        Raises
+        ------
+        WsisegError
+            What a task raised, if it is one of ours.
+        TaskError
+            If a task raised anything else, or if its worker was lost again and again; names the task.
+        """
+        ...

@@ -1,0 +1,37 @@
+"""Tasks in threads of this process: the default.
+
+Reading, the networks and most of numpy let go of the interpreter, so that two threads already let a slide be
+read while another tile is predicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from wsiseg.execute import R, T
+from wsiseg.execute._window import window
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """An `Executor` over a pool of `workers` threads."""
+
+    pool: ThreadPoolExecutor
+    workers: int
+
+    def map(self, fn: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[int, R]]:
+        """See `Executor.map`."""
+        return window(lambda task: self.pool.submit(fn, task), tasks, limit=2 * self.workers)
+
+
+@contextmanager
+def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[Threads]:
+    """Begin `workers` threads; `threads_per_worker` is for tasks to heed, since all share one process."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="wsiseg")
+    try:
+        yield Threads(pool, workers)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,197 @@
+"""The store: one zarr group a slide that keeps all that is known of its nuclei, in few files.
+
+    out.zarr/                  attributes: format, counts, scale, classes, measurements, provenance, sizes of files
+        centroid area score label tile vertices offsets      the columns of a `NucleusTable`, level-0 pixels
+        columns (N, C)         measurements, named in the attributes
+        regions/               rings of what was processed: vertices, offsets, and the region each ring is of
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from wsiseg import nuclei as tables
+from wsiseg.errors import OutputError, StoreError
+from wsiseg.export import ExportInfo
+from wsiseg.nuclei import NucleusTable
+from wsiseg.regions import Region
+
+SUFFIXES = (".zarr",)
+
+FORMAT = "wsiseg-nuclei-1"
+
+ROWS = 65_536
+"""Rows of an array that are compressed together; all of an array is one file."""
+
+PIECE = 50_000
+"""Nuclei of a table that is read back."""
+
+FIELDS = ("centroid", "area", "score", "label", "tile", "vertices", "offsets")
+
+DAMAGES = (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError)
+"""What zarr and its codecs raise when a file is missing, cut off or changed."""
+
+
+def write(path: Path, nuclei: Iterator[NucleusTable], info: ExportInfo) -> int:
+    """Write a store; it appears under its name when it is complete. Returns the number of nuclei.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    pieces = list(nuclei)
+    whole = tables.concatenate(pieces) if pieces else tables.empty(info.mpp, columns=info.measurements)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        write_group(temporary, whole, info)
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        temporary.rename(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(whole)
+
+
+def write_group(folder: Path, nuclei: NucleusTable, info: ExportInfo) -> None:
+    """Write the group of a store; its attributes come last, for they name the size of every other file."""
+    group = zarr.create_group(folder, zarr_format=3)
+    for name in FIELDS:
+        put(group, name, getattr(nuclei, name))
+    names = list(nuclei.columns)
+    stacked = [nuclei.columns[name] for name in names]
+    put(group, "columns", np.stack(stacked, axis=1) if names else np.zeros((len(nuclei), 0), np.float32))
+    for name, values in rings_of(info.regions).items():
+        put(group.require_group("regions"), name, values)
+    group.attrs.put(
+        {
+            "format": FORMAT,
+            "nuclei": len(nuclei),
+            "mpp": info.mpp,
+            "fingerprint": info.fingerprint,
+            "class_names": list(info.class_names),
+            "class_colors": [list(color) for color in info.class_colors],
+            "measurements": names,
+            "region_names": [region.name for region in info.regions],
+            "provenance": dict(info.provenance),
+            "files": sizes(folder),
+        }
+    )
+
+
+def put(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
+    """Write `values` as an array of one file, compressed with a check sum."""
+    chunk = (ROWS, *(max(1, n) for n in values.shape[1:]))
+    shard = (max(1, -(-len(values) // ROWS)) * ROWS, *chunk[1:])
+    group.create_array(
+        name, data=values, chunks=chunk, shards=shard, compressors=ZstdCodec(level=5, checksum=True)
+    )
+
+
+def sizes(folder: Path) -> dict[str, int]:
+    """Bytes of every file below `folder` but its own metadata: zarr takes a missing file for zeros."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.parent != folder)
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+
+
+def read_store(path: Path) -> tuple[ExportInfo, Iterator[NucleusTable]]:
+    """What a store says of its slide, and its nuclei in pieces, level-0 pixels.
+
+    Raises
+    ------
+    StoreError
+        If it is none of ours, of another version, or damaged; also while the nuclei are read.
+    """
+    if not path.is_dir():
+        raise StoreError(f"{path}: no such store; a store is the folder that `wsiseg segment -o OUT.zarr` writes")
+    try:
+        group = zarr.open_group(path, mode="r", zarr_format=3)
+        about = dict(group.attrs)
+        if about.get("format") != FORMAT:
+            raise StoreError(f"{path}: not a store of nuclei of this version (format {about.get('format')!r})")
+        if sizes(path) != about["files"]:
+            raise StoreError(f"{path}: damaged (files are missing or cut off); segment the slide again")
+        return info_of(group, about), pieces_of(path, group, about)
+    except DAMAGES as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: Path, error: Exception) -> StoreError:
+    """The error that says so."""
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return StoreError(f"{path}: not a store of nuclei, or damaged ({first}); segment the slide again")
+
+
+def info_of(group: zarr.Group, about: dict[str, Any]) -> ExportInfo:
+    """What an exporter is told, from the attributes of a store."""
+    return ExportInfo(
+        fingerprint=about["fingerprint"],
+        class_names=tuple(about["class_names"]),
+        class_colors=tuple((int(r), int(g), int(b)) for r, g, b in about["class_colors"]),
+        regions=regions_of(group, about["region_names"]),
+        mpp=float(about["mpp"]),
+        measurements=tuple(about["measurements"]),
+        provenance=about["provenance"],
+    )
+
+
+def pieces_of(path: Path, group: zarr.Group, about: dict[str, Any]) -> Iterator[NucleusTable]:
+    """The nuclei of a store, `PIECE` at a time."""
+    try:
+        for start in range(0, about["nuclei"], PIECE):
+            yield piece(group, start, min(start + PIECE, about["nuclei"]), about)
+    except DAMAGES as error:
+        raise damaged(path, error) from error
+
+
+def piece(group: zarr.Group, start: int, stop: int, about: dict[str, Any]) -> NucleusTable:
+    """Nuclei `start` to `stop` of a store."""
+    offsets = read(group, "offsets", start, stop + 1)
+    columns = read(group, "columns", start, stop)
+    rows = {n: read(group, n, start, stop) for n in ("centroid", "area", "score", "label", "tile")}
+    return NucleusTable(
+        mpp=float(about["mpp"]),
+        **rows,
+        vertices=read(group, "vertices", int(offsets[0]), int(offsets[-1])),
+        offsets=offsets - offsets[0],
+        columns={name: columns[:, i] for i, name in enumerate(about["measurements"])},
+    )
+
+
+def read(group: zarr.Group, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+    """Rows `start` to `stop` of an array of a group."""
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(f"{name} is no array")
+    return np.asarray(array[start : len(array) if stop is None else stop])
+
+
+def rings_of(regions: Sequence[Region]) -> dict[str, NDArray[Any]]:
+    """Rings of all regions, one after another; the first ring of a region is its exterior."""
+    rings = [(i, ring) for i, region in enumerate(regions) for ring in (region.exterior, *region.holes)]
+    return {
+        "vertices": np.concatenate([np.zeros((0, 2)), *(ring for _, ring in rings)]),
+        "offsets": np.cumsum([0, *(len(ring) for _, ring in rings)], dtype=np.int64),
+        "region": np.array([i for i, _ in rings], np.int32),
+    }
+
+
+def regions_of(group: zarr.Group, names: Sequence[str]) -> tuple[Region, ...]:
+    """The regions that `rings_of` took apart."""
+    vertices, offsets, owner = (read(group, f"regions/{n}") for n in ("vertices", "offsets", "region"))
+    rings = [vertices[a:b] for a, b in pairwise(offsets)]
+    of = [[ring for ring, i in zip(rings, owner, strict=True) if i == k] for k in range(len(names))]
+    return tuple(Region(r[0], tuple(r[1:]), name) for r, name in zip(of, names, strict=True))

@@ -1,0 +1,1 @@
+"""Reading slides: one module a format in `readers`, one way of resampling, one place that chooses."""

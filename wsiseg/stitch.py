@@ -1,0 +1,241 @@
+"""Where tiles overlap: one nucleus, one polygon.
+
+Each tile claims the nuclei that are its own, by a little more than its core; `resolve` decides between the
+claims. What travels is 16 numbers a nucleus, its mean embedding, never a map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsiseg.geometry import Rect
+from wsiseg.nuclei import NucleusTable, concatenate
+from wsiseg.polygons import from_shapely, to_shapely
+from wsiseg.tiling import Tile, TilePlan
+
+MARGIN = 8
+"""Pixels by which a core is grown: two tiles may disagree about a centroid by a pixel, and nobody may lose it."""
+
+SHARE = 0.3
+"""Two polygons are one nucleus if they share more than this of the smaller."""
+
+
+def computed_cores(plan: TilePlan) -> NDArray[np.bool_]:
+    """(rows, columns) bool: which cores of the grid have a tile."""
+    grid = np.zeros(plan.grid, bool)
+    grid.reshape(-1)[[tile.index for tile in plan.tiles]] = True
+    return grid
+
+
+def claim(
+    nuclei: NucleusTable,
+    tile: Tile,
+    *,
+    shape: tuple[int, int],
+    computed: NDArray[np.bool_],
+    margin: int = MARGIN,
+) -> NucleusTable:
+    """The nuclei of one tile that may be its own.
+
+    Their centroid lies in the core, grown by `margin` pixels, or in a core that no tile computes.
+
+    Parameters
+    ----------
+    nuclei
+        In plan pixels.
+    shape : (H, W)
+        Of the plan: what lies outside is nobody's.
+    computed : (rows, columns) bool
+        Which cores have a tile.
+    """
+    core = tile.core.height
+    cell = np.floor(nuclei.centroid / core).astype(np.int64).clip(0, np.array(computed.shape) - 1)
+    orphan = ~computed[cell[:, 0], cell[:, 1]]
+    own = tile.core.grow(margin).contains(nuclei.centroid) | orphan
+    return nuclei.take(own & Rect(0, 0, *shape).contains(nuclei.centroid))
+
+
+def resolve(
+    nuclei: NucleusTable, plan: TilePlan, *, bandwidth: float = 1.5, scale: float = 0.15
+) -> NucleusTable:
+    """One nucleus where several tiles claimed it.
+
+    Claims are taken in the order of their centroid's depth inside their own core, deepest first; then of
+    their tile; then of their row. Against the nuclei accepted before it a claim is
+
+    - united with one, if one of both is cut by its tile's outer border, or they overlap by at most `SHARE`
+      of the smaller, and their mean embeddings lie within the bandwidth;
+    - dropped, if they overlap by more;
+    - else left what the other one does not cover.
+
+    Parameters
+    ----------
+    nuclei
+        Claims of all tiles, in any order of tiles, plan pixels; with `embedding`, or without: then nothing
+        is united.
+    scale
+        Embedding units per plan pixel.
+
+    Returns
+    -------
+    the nuclei in the order of their tiles, then of their rows; `embedding` is None
+    """
+    nuclei = nuclei.take(np.argsort(nuclei.tile, kind="stable"))
+    cores = core_of(nuclei, plan)
+    near = near_seams(nuclei, cores)
+    polygons = shapely.make_valid(to_shapely(*_rings(nuclei, near)))
+    first, second = overlapping_tiles(polygons, nuclei.tile[near])
+    keep = np.ones(len(nuclei), bool)
+    changed: dict[int, shapely.Geometry] = {}
+    if len(first):
+        depth = depth_in(nuclei.centroid[near], cores[near])
+        order = np.lexsort((np.arange(len(near)), nuclei.tile[near], -depth))
+        alike = similar(nuclei.take(near), first, second, bandwidth=bandwidth, scale=scale)
+        cut = touches_border(nuclei.take(near).bounds(), cores[near], plan.halo)
+        dropped, redrawn = decide(polygons, order, first, second, alike, cut)
+        keep[near[dropped]] = False
+        changed = {int(near[i]): polygon for i, polygon in redrawn.items()}
+    return replace(redraw(nuclei, changed), embedding=None).take(keep)
+
+
+def core_of(nuclei: NucleusTable, plan: TilePlan) -> NDArray[np.int64]:
+    """(N, 4) y0, x0, y1, x1 of the core of each nucleus's tile."""
+    row, column = np.divmod(nuclei.tile.astype(np.int64), plan.grid[1])
+    low = np.stack([row, column], axis=1) * plan.core
+    return np.concatenate([low, low + plan.core], axis=1)
+
+
+def depth_in(points: NDArray[np.floating], cores: NDArray[np.int64]) -> NDArray[np.floating]:
+    """(N,) distance of each point to the nearest edge of its own core; negative outside."""
+    depth: NDArray[np.floating] = np.minimum(points - cores[:, :2], cores[:, 2:] - points).min(1)
+    return depth
+
+
+def near_seams(nuclei: NucleusTable, cores: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Indices of the nuclei that could overlap one of another tile.
+
+    Of two that overlap, one reaches out of its core, and the other comes as near to its own core's edge as
+    the largest of those reaches.
+    """
+    bounds = nuclei.bounds()
+    inset = np.minimum(bounds[:, :2] - cores[:, :2], cores[:, 2:] - bounds[:, 2:]).min(1, initial=np.inf)
+    reach = max(0.0, float(-inset.min(initial=0.0)))
+    return np.flatnonzero(inset <= reach)
+
+
+def _rings(
+    nuclei: NucleusTable, which: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    part = nuclei.take(which)
+    return part.vertices, part.offsets
+
+
+def overlapping_tiles(
+    polygons: NDArray[np.object_], tile: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of polygons of different tiles that intersect, each pair once."""
+    first, second = shapely.STRtree(polygons).query(polygons, predicate="intersects")
+    once = (first < second) & (tile[first] != tile[second])
+    return first[once], second[once]
+
+
+def similar(
+    nuclei: NucleusTable,
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    *,
+    bandwidth: float,
+    scale: float,
+) -> NDArray[np.bool_]:
+    """Which pairs have mean embeddings within the bandwidth; none where there are no embeddings."""
+    if nuclei.embedding is None:
+        return np.zeros(len(first), bool)
+    apart = nuclei.embedding[first].astype(np.float64) - nuclei.embedding[second]
+    # Differences of positions are taken before they are scaled: far out in a slide that keeps them exact.
+    apart[:, :2] += scale * (nuclei.centroid[first] - nuclei.centroid[second])
+    near: NDArray[np.bool_] = np.linalg.norm(apart, axis=1) <= bandwidth
+    return near
+
+
+def touches_border(
+    bounds: NDArray[np.floating], cores: NDArray[np.int64], halo: int
+) -> NDArray[np.bool_]:
+    """Which nuclei reach the outer border of their tile: there, they are cut."""
+    low, high = cores[:, :2] - halo + 1, cores[:, 2:] + halo - 1
+    cut: NDArray[np.bool_] = ((bounds[:, :2] < low) | (bounds[:, 2:] > high)).any(1)
+    return cut
+
+
+def decide(
+    polygons: NDArray[np.object_],
+    order: NDArray[np.int64],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    alike: NDArray[np.bool_],
+    cut: NDArray[np.bool_],
+) -> tuple[list[int], dict[int, shapely.Geometry]]:
+    """Indices that are dropped, and new polygons of others; see `resolve` for the rules."""
+    neighbours: dict[int, list[tuple[int, bool]]] = {}
+    for a, b, near in zip(first.tolist(), second.tolist(), alike.tolist(), strict=True):
+        neighbours.setdefault(a, []).append((b, near))
+        neighbours.setdefault(b, []).append((a, near))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    shapes, accepted, dropped = {i: polygons[i] for i in neighbours}, set(), []
+    changed: set[int] = set()
+    for i in (int(i) for i in order if int(i) in neighbours):
+        mine = shapes[i]
+        fate = i
+        for j, near in sorted(neighbours[i], key=lambda pair: rank[pair[0]]):
+            if j not in accepted:
+                continue
+            common = shapely.intersection(mine, shapes[j]).area
+            share = common / max(min(mine.area, shapes[j].area), 1e-9)
+            if near and common > 0 and (cut[i] or cut[j] or share <= SHARE):
+                shapes[j] = shapely.union(shapes[j], mine)
+                changed.add(j)
+                fate = j
+                break
+            if share > SHARE:
+                fate = -1
+                break
+            if common > 0:
+                mine = largest(shapely.difference(mine, shapes[j]))
+                changed.add(i)
+        if fate == i and mine.area >= 0.5 * polygons[i].area:
+            accepted.add(i)
+            shapes[i] = mine
+        else:
+            dropped.append(i)
+    return dropped, {i: largest(shapes[i]) for i in sorted(changed & accepted)}
+
+
+def largest(shape: shapely.Geometry) -> shapely.Geometry:
+    """The largest polygon of a geometry; an empty one where it has none."""
+    parts = [p for p in shapely.get_parts(shape) if p.geom_type == "Polygon"]
+    if any(p.geom_type == "MultiPolygon" for p in shapely.get_parts(shape)):
+        parts += [q for p in shapely.get_parts(shape) if p.geom_type == "MultiPolygon" for q in p.geoms]
+    return max(parts, key=lambda p: p.area, default=shapely.Polygon())
+
+
+def redraw(nuclei: NucleusTable, changed: dict[int, shapely.Geometry]) -> NucleusTable:
+    """The table with new outlines, centroids and areas at some rows."""
+    if not changed:
+        return nuclei
+    rows = np.array(list(changed))
+    polygons = np.array(list(changed.values()), object)
+    vertices, offsets = from_shapely(polygons)
+    new = replace(
+        nuclei.take(rows),
+        centroid=shapely.get_coordinates(shapely.centroid(polygons))[:, ::-1].copy(),
+        area=shapely.area(polygons),
+        vertices=vertices.astype(np.float32),
+        offsets=offsets,
+    )
+    others = np.setdiff1d(np.arange(len(nuclei)), rows)
+    both = concatenate([nuclei.take(others), new])
+    return both.take(np.argsort(np.concatenate([others, rows]), kind="stable"))

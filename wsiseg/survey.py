@@ -1,0 +1,122 @@
+"""What there is to do on a slide: its size and scale, the tissue, the regions, the plan. No network is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.geometry import Rect
+from wsiseg.models import ModelCard
+from wsiseg.regions import Region, read_regions, region_mask, trace_mask
+from wsiseg.slides.opening import fingerprint, open_slide, resolve_mpp
+from wsiseg.slides.resample import PlanView, thumbnail
+from wsiseg.slides.slide import SlideRef
+from wsiseg.tiling import TilePlan, make_plan
+from wsiseg.tissue import tissue_mask
+
+RUN = 4
+"""Tiles in a task: enough to keep a GPU busy, few enough that a stopped run loses seconds."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Survey:
+    """A slide and what is to be done on it.
+
+    slide : SlideRef
+    fingerprint : str           of the file's content
+    shape : (H, W)              of level 0, pixels
+    mpp : float                 microns per level-0 pixel
+    level : int                 that is read, of `levels`
+    levels : int
+    scale : float               level-0 pixels per plan pixel
+    roi : tuple of Region       what was asked for; empty where everything is
+    regions : tuple of Region   what is processed: the ROI, or else the tissue; level-0 pixels
+    tissue_mm2 : float          tissue, inside the ROI if there is one
+    properties                  what the file says of itself
+    plan : TilePlan
+    """
+
+    slide: SlideRef
+    fingerprint: str
+    shape: tuple[int, int]
+    mpp: float
+    level: int
+    levels: int
+    scale: float
+    roi: tuple[Region, ...]
+    regions: tuple[Region, ...]
+    tissue_mm2: float
+    properties: Mapping[str, str]
+    plan: TilePlan
+
+
+def survey(
+    slide: SlideRef, card: ModelCard, *, tile_size: int = 1024, roi: Path | None = None
+) -> Survey:
+    """Look at a slide's thumbnail and decide which tiles a model is to see.
+
+    Parameters
+    ----------
+    tile_size
+        Side of a core, plan pixels; a multiple of 64.
+    roi
+        GeoJSON file of regions, level-0 pixels; only what lies inside is processed.
+
+    Raises
+    ------
+    SlideError
+        If the slide cannot be read, or has no usable pixel size.
+    RegionError
+        If the regions cannot be read.
+    ConfigError
+        If the tile size is not allowed.
+    """
+    wanted = read_regions(roi) if roi else ()
+    with closing(open_slide(slide)) as opened:
+        mpp = resolve_mpp(opened, slide)
+        view = PlanView(opened, mpp, card.mpp)
+        picture, seen_mpp = thumbnail(opened, mpp)
+        mask = tissue_mask(picture, mpp=seen_mpp)
+        if wanted:
+            mask &= region_mask(wanted, mask.shape, scale=seen_mpp / mpp)
+        return Survey(
+            slide=slide,
+            fingerprint=fingerprint(slide.path),
+            shape=opened.shape,
+            mpp=mpp,
+            level=view.level,
+            levels=len(opened.downsamples),
+            scale=view.scale,
+            roi=wanted,
+            regions=wanted or trace_mask(mask, scale=seen_mpp / mpp),
+            tissue_mm2=float(mask.sum()) * seen_mpp**2 / 1e6,
+            properties=dict(opened.properties),
+            plan=make_plan(
+                view.shape,
+                mpp=card.mpp,
+                core=tile_size,
+                halo=card.halo,
+                run=RUN,
+                keep=lambda core: any_inside(mask, core, card.mpp / seen_mpp),
+            ),
+        )
+
+
+def any_inside(mask: NDArray[np.bool_], core: Rect, scale: float) -> bool:
+    """Whether `mask` holds anything where `core` lies; `scale` is mask pixels per plan pixel.
+
+    A mask pixel that is touched counts whole.
+
+    >>> mask = np.zeros((4, 4), bool)
+    >>> mask[1, 3] = True
+    >>> any_inside(mask, Rect(0, 0, 64, 64), 1 / 32), any_inside(mask, Rect(0, 64, 64, 128), 1 / 32)
+    (False, True)
+    """
+    y0, x0 = int(core.y0 * scale), int(core.x0 * scale)
+    y1, x1 = int(np.ceil(core.y1 * scale)), int(np.ceil(core.x1 * scale))
+    return bool(mask[y0:y1, x0:x1].any())
