@@ -20,7 +20,9 @@ from wsiseg.store import from_arrays, store_path, to_arrays, working_store
 SETTINGS = {"halo": 128, "mpp": 0.25, "model": "abc", "roi": None}
 
 
-def table(n: int, *, seed: int = 0, dim: int | None = 2, columns: tuple[str, ...] = ("Area µm^2",)) -> NucleusTable:
+def table(
+    n: int, *, seed: int = 0, dim: int | None = 2, columns: tuple[str, ...] = ("Area µm^2",)
+) -> NucleusTable:
     rng = np.random.default_rng(seed)
     sizes = rng.integers(3, 9, n)
     return NucleusTable(
@@ -44,7 +46,9 @@ def same(a: NucleusTable, b: NucleusTable) -> bool:
     )
 
 
-@given(st.integers(0, 5), st.integers(0, 99), st.sampled_from([None, 16]), st.sampled_from([(), ("a", "b: µ")]))
+@given(
+    st.integers(0, 5), st.integers(0, 99), st.sampled_from([None, 16]), st.sampled_from([(), ("a", "b: µ")])
+)
 def test_a_table_taken_apart_comes_back_whole(
     n: int, seed: int, dim: int | None, columns: tuple[str, ...]
 ) -> None:

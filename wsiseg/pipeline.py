@@ -1,71 +1,49 @@
 """From a slide to its nuclei: the order of the stages.
 
-    outputs checked -> model card -> slide, tissue, plan -> working store -> executor.map(segment_batch)
-    -> each table committed as it arrives -> seams resolved -> inside the ROI -> level 0 -> exporters
+outputs checked -> model card -> slide, tissue, plan -> working store -> executor.map(segment_batch)
+-> each table committed as it arrives -> seams resolved -> inside the ROI -> level 0 -> exporters
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from importlib.metadata import version
+from hashlib import sha256
 from pathlib import Path
+from uuid import uuid4
 
-import numpy as np
-
-from wsiseg import execute, nuclei, plugins, stitch
-from wsiseg.errors import ConfigError
-from wsiseg.export import ExportInfo, check_outputs, exporter_for
-from wsiseg.models import ModelCard, ModelRef, describe, find_model
+from wsiseg import __version__, execute, nuclei, plugins
+from wsiseg.execute import Executor, cores
+from wsiseg.models import DEFAULT, ModelCard, ModelRef, describe, find_model
 from wsiseg.nuclei import NucleusTable
+from wsiseg.outputs import check_outputs
 from wsiseg.progress import Progress, Watch
-from wsiseg.regions import inside
+from wsiseg.regions import Region
+from wsiseg.result import Result, about, settle
 from wsiseg.slides.slide import SlideRef
+from wsiseg.stitch import claim, computed_cores
 from wsiseg.store import WorkingStore, store_path, working_store
 from wsiseg.survey import Survey, survey
-from wsiseg.tiling import Tile
-from wsiseg.worker import Job, segment_batch
+from wsiseg.tiling import Tile, TilePlan
+from wsiseg.worker import Job, check_range, make_settings, release, segment_batch
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[tuple[Tile, ...]], NucleusTable]
 """What a worker does with one task: nuclei of a run of tiles, in plan pixels. Pickled for processes."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Result:
-    """What was found on a slide.
-
-    nuclei : NucleusTable    level-0 pixels
-    survey : Survey          the slide, its regions and the plan
-    info : ExportInfo        what an exporter is told
-    """
-
-    nuclei: NucleusTable
-    survey: Survey
-    info: ExportInfo
-
-    def write(self, path: str | Path) -> int:
-        """Write the nuclei; the suffix chooses the format. Returns how many were written.
-
-        Raises
-        ------
-        OutputError
-            If no exporter has this suffix, or the file cannot be written.
-        """
-        return write(self, Path(path))
+Start = Callable[[], AbstractContextManager[Executor]]
+"""Begins the workers."""
 
 
 def segment_slide(
     slide: str | Path,
     *,
-    model: str | Path = "he-points",
+    model: str | Path = DEFAULT,
     outputs: Sequence[str | Path] = (),
     slide_mpp: float | None = None,
     roi: str | Path | None = None,
@@ -134,37 +112,56 @@ def segment_slide(
     began = time.time()
     files = [Path(output) for output in outputs]
     check_outputs(files, source=Path(slide), overwrite=overwrite)
+    check_range("workers", workers, 1, 1024)
     backend = plugins.load(execute, executor)
-    settings = Settings(threshold, min_area, stain="stain" in check_measure(measure), batch=batch_size)
     folder = find_model(model)
     card = describe(folder)
+    settings = make_settings(
+        card, threshold=threshold, min_area_um2=min_area_um2, measure=measure, batch_size=batch_size
+    )
     found = survey(
         SlideRef(str(slide), mpp=slide_mpp, use_bounds=use_bounds),
         card,
         tile_size=tile_size,
         roi=Path(roi) if roi else None,
     )
+    log.info(
+        "%s: %d x %d px of %.4g um, %.2f mm2 of tissue, %d tiles",
+        *(slide, *found.shape[::-1], found.mpp, found.tissue_mm2, found.plan.n_tiles),
+    )
     if not found.plan.n_tiles:
-        log.warning("%s: no tissue found%s; the result is empty", slide, " in the regions" if roi else "")
-    count = workers or default_workers(executor)
+        log.warning("%s: no tissue%s; the result is empty", slide, " in the regions" if roi else "")
+    count = workers or backend.default_workers(cores())
     job = Job(
+        run=uuid4().hex,
         slide=found.slide,
+        slide_mpp=found.mpp,
         model=ModelRef(card.recipe, str(folder), device),
         mpp=card.mpp,
+        own=partial(claim, shape=found.plan.shape, computed=computed_cores(found.plan)),
         settings=settings,
         threads=max(1, cores() // count),
     )
-    with open_store(files, work_dir, settings_of(job, card, found), replace=overwrite) as store:
-        with start(backend, found, store, workers=count, threads=job.threads) as pool:
-            compute(found.plan, partial(segment_batch, job), store, pool, progress)
-        result = finish(found, card, store, began)
+    log.info("%s: %d workers of %d threads each, model %s", executor, count, job.threads, card.name)
+    start = partial(backend.start, workers=count, threads_per_worker=job.threads)
+    decisive = settings_of(job, card, found)
+    with open_store(files, work_dir, decisive, replace=overwrite) as store:
+        try:
+            compute(found.plan, partial(segment_batch, job), store, start, progress)
+        finally:
+            release(job)
+        claims = list(store.tables()) or [nuclei.empty(card.mpp)]
+        table = settle(nuclei.concatenate(claims), found, card, shape="shape" in measure)
+        result = Result(table, found, about(found, card, decisive, began))
         for file in files:
             result.write(file)
         store.remove()
     return result
 
 
-def compute(plan: TilePlan, work: Work, store: WorkingStore, pool: Executor, watch: Watch | None) -> None:
+def compute(
+    plan: TilePlan, work: Work, store: WorkingStore, start: Start, watch: Watch | None = None
+) -> None:
     """Have every task of `plan` that the store does not hold computed, and commit each as it arrives.
 
     Raises
@@ -174,56 +171,59 @@ def compute(plan: TilePlan, work: Work, store: WorkingStore, pool: Executor, wat
     """
     done = store.done()
     left = [task for task in range(len(plan.tasks)) if task not in done]
+    if not left:
+        return
     if done:
-        log.info("%s: going on, %d of %d tasks are finished", store.path, len(done), len(plan.tasks))
-    tiles = sum(len(plan.tasks[task]) for task in done)
-    resumed, found, began = tiles, sum(len(table) for table in store.tables()), time.monotonic()
-    for position, table in pool.map(work, (plan.tasks[task] for task in left)):
-        store.commit(left[position], table)
-        tiles, found = tiles + len(plan.tasks[left[position]]), found + len(table)
-        if watch:
-            rate = (tiles - resumed) / max(1e-9, time.monotonic() - began)
-            watch(Progress(tiles, plan.n_tiles, found, rate))
+        log.info("going on from %s: %d of %d tasks are finished", store.path, len(done), len(plan.tasks))
+    before = tiles = sum(len(plan.tasks[task]) for task in done)
+    found, began = sum(len(table) for table in store.tables()), time.monotonic()
+    with start() as pool:
+        for position, table in pool.map(work, (plan.tasks[task] for task in left)):
+            store.commit(left[position], table)
+            tiles, found = tiles + len(plan.tasks[left[position]]), found + len(table)
+            if watch:
+                rate = (tiles - before) / max(1e-9, time.monotonic() - began)
+                watch(Progress("segmenting", tiles, plan.n_tiles, found, rate))
 
 
-def finish(found: Survey, card: ModelCard, store: WorkingStore, began: float) -> Result:
-    """Resolve the seams, leave out what lies outside the ROI, scale to level 0."""
-    tables = list(store.tables())
-    seen = nuclei.concatenate(tables) if tables else nuclei.empty(card.mpp)
-    resolved = stitch.resolve(seen, found.plan, bandwidth=float(card.settings.get("bandwidth", 1.5)))
-    if found.roi:
-        resolved = resolved.take(inside(found.roi, resolved.centroid * found.scale))
-    level0 = to_level0(resolved, scale=found.scale, mpp=found.mpp)
-    return Result(level0, found, export_info(found, card, level0, began))
+@contextmanager
+def open_store(
+    files: Sequence[Path], work_dir: str | Path | None, settings: dict[str, object], *, replace: bool
+) -> Iterator[WorkingStore]:
+    """The working store of these outputs; without any, one that does not outlive the call."""
+    if files:
+        path = store_path(files[0], Path(work_dir) if work_dir else None)
+        with working_store(path, settings, replace=replace) as store:
+            yield store
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="wsiseg-", dir=work_dir) as folder,
+        working_store(Path(folder) / "store", settings) as store,
+    ):
+        yield store
 
 
-def to_level0(table: NucleusTable, *, scale: float, mpp: float) -> NucleusTable:
-    """The nuclei in level-0 pixels; `scale` is level-0 pixels per plan pixel."""
-    return replace(
-        table,
-        mpp=mpp,
-        centroid=table.centroid * scale,
-        area=table.area * scale**2,
-        vertices=(table.vertices * np.float32(scale)).astype(np.float32),
-        embedding=None,
-    )
+def settings_of(job: Job, card: ModelCard, found: Survey) -> dict[str, object]:
+    """Everything that the nuclei depend on: with the same, an unfinished run goes on."""
+    return {
+        "version": __version__,
+        "slide": found.fingerprint,
+        "slide_mpp": found.mpp,
+        "use_bounds": found.slide.use_bounds,
+        "model": card.hash,
+        "mpp": card.mpp,
+        "halo": found.plan.halo,
+        "tile_size": found.plan.core,
+        "roi": digest(found.roi),
+        "threshold": job.settings.threshold,
+        "min_area": job.settings.min_area,
+        "stain": job.settings.stain,
+    }
 
 
-def export_info(found: Survey, card: ModelCard, table: NucleusTable, began: float) -> ExportInfo:
-    """What exporters are told beside the nuclei."""
-    return ExportInfo(
-        fingerprint=found.fingerprint,
-        class_names=card.class_names,
-        class_colors=card.class_colors,
-        regions=found.regions,
-        mpp=found.mpp,
-        measurements=tuple(table.columns),
-        provenance={
-            "slide": Path(found.slide.path).name,
-            "model": {"name": card.name, "hash": card.hash, "about": dict(card.about)},
-            "settings": settings,
-            "versions": {name: version(name) for name in ("wsiseg", "numpy", "torch")},
-            "started": stamp(began),
-            "finished": stamp(time.time()),
-        },
-    )
+def digest(regions: Sequence[Region]) -> str | None:
+    """A short name of regions that is theirs alone; None for none."""
+    if not regions:
+        return None
+    rings = (ring.tobytes() + b"|" for region in regions for ring in (region.exterior, *region.holes))
+    return sha256(b"".join(rings)).hexdigest()[:16]

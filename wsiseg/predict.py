@@ -139,6 +139,11 @@ def check_device(name: str) -> str:
     return name
 
 
+def use_threads(count: int) -> None:
+    """Have torch use `count` threads for an operation, in this process."""
+    torch.set_num_threads(count)
+
+
 @lru_cache(maxsize=1)
 def load(ref: ModelRef) -> Model:
     """The model, loaded once a process.

@@ -108,7 +108,7 @@ def cluster_labels(
     colour_weight: float = 0.2,
     patch: int = 60,
     max_distance: float = 20.0,
-    margin: float = 2.0,
+    margin: float = 0.0,
     seed: int = 0,
 ) -> NDArray[np.int8]:
     """Nucleus, background and unlabelled pixels by k-means (k = 3) on distance and colour.

@@ -77,7 +77,9 @@ class WorkingStore:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return from_arrays(arrays)
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-            raise StoreError(f"{path}: damaged ({error}); delete this file to have it computed again") from error
+            raise StoreError(
+                f"{path}: damaged ({error}); delete this file to have it computed again"
+            ) from error
 
     def tables(self) -> Iterator[NucleusTable]:
         """What every finished task found, in the order of the plan."""
@@ -101,6 +103,8 @@ def working_store(
 
     Parameters
     ----------
+    path
+        Its folder.
     settings
         Everything that the nuclei depend on, as JSON knows it.
     replace
@@ -135,7 +139,9 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StoreError(f"{path}: another process is working on this; wait for it, or stop it") from error
+            raise StoreError(
+                f"{path}: another process is working on this; wait for it, or stop it"
+            ) from error
         # The process that held it before may have deleted the folder between our open and our lock.
         if not same_file(file, path / "lock"):
             raise StoreError(f"{path}: another process has just finished with this; start again")
@@ -148,7 +154,9 @@ def lock_file(path: Path) -> IO[bytes]:
         path.mkdir(exist_ok=True)
         return (path / "lock").open("ab")
     except OSError as error:
-        raise StoreError(f"{path}: cannot be written ({error.strerror}); choose another --work-dir") from error
+        raise StoreError(
+            f"{path}: cannot be written ({error.strerror}); choose another --work-dir"
+        ) from error
 
 
 def same_file(file: IO[bytes], path: Path) -> bool:
@@ -184,7 +192,7 @@ def settle(store: WorkingStore, settings: Mapping[str, object], *, replace: bool
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:
-    """Settings of a store; None where it has none yet, or they are unreadable: then nothing can rely on it."""
+    """Settings of a store; None where it has none yet, or they are unreadable and nothing relies on them."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -238,7 +246,7 @@ def sync_folder(path: Path) -> None:
 def to_arrays(nuclei: NucleusTable) -> dict[str, NDArray[Any]]:
     """The table as named arrays without objects."""
     arrays: dict[str, NDArray[Any]] = {name: getattr(nuclei, name) for name in FIELDS}
-    arrays["mpp"] = np.float64(nuclei.mpp)[None]
+    arrays["mpp"] = np.array([nuclei.mpp])
     arrays["column_names"] = np.array(list(nuclei.columns), dtype=np.str_)
     arrays["columns"] = np.stack([*nuclei.columns.values()]) if nuclei.columns else np.zeros((0, 0), "f4")
     return arrays if nuclei.embedding is None else {**arrays, "embedding": nuclei.embedding}
@@ -257,5 +265,5 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> NucleusTable:
         mpp=float(arrays["mpp"][0]),
         **{name: arrays[name] for name in FIELDS},
         columns={str(name): columns[i] for i, name in enumerate(arrays["column_names"])},
-        embedding=arrays["embedding"] if "embedding" in arrays else None,
+        embedding=arrays.get("embedding"),
     )

@@ -1,4 +1,4 @@
-"""What there is to do on a slide: its size and scale, the tissue, the regions, the plan. No network is needed."""
+"""What there is to do on a slide: its size and scale, the tissue, the regions and the plan; no network."""
 
 from __future__ import annotations
 
@@ -55,13 +55,15 @@ class Survey:
     plan: TilePlan
 
 
-def survey(
-    slide: SlideRef, card: ModelCard, *, tile_size: int = 1024, roi: Path | None = None
-) -> Survey:
+def survey(slide: SlideRef, card: ModelCard, *, tile_size: int = 1024, roi: Path | None = None) -> Survey:
     """Look at a slide's thumbnail and decide which tiles a model is to see.
 
     Parameters
     ----------
+    slide
+        What to open.
+    card
+        Of the model: its mpp and its halo.
     tile_size
         Side of a core, plan pixels; a multiple of 64.
     roi

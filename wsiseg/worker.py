@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wsiseg import measure, nuclei, polygons, predict, stitch
-from wsiseg.errors import InputError, TaskError
+from wsiseg import measure, nuclei, polygons, predict
+from wsiseg.errors import ConfigError, InputError, TaskError
 from wsiseg.maps import Maps
-from wsiseg.models import ModelRef
+from wsiseg.models import ModelCard, ModelRef
 from wsiseg.nuclei import NucleusTable
 from wsiseg.slides.opening import open_slide
 from wsiseg.slides.resample import PlanView
-from wsiseg.slides.slide import SlideRef
+from wsiseg.slides.slide import Slide, SlideRef
 from wsiseg.tiling import Tile
 
-_loading = threading.Lock()
+MEASURES = ("shape", "stain")
+"""What can be measured; shapes are once seams are resolved, for outlines are final only then."""
+
+_slides: dict[str, Slide] = {}
+_lock = threading.Lock()
+
+Own = Callable[[NucleusTable, Tile], NucleusTable]
+"""The nuclei of a tile that the tile claims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +45,67 @@ class Settings:
     batch: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+def make_settings(
+    card: ModelCard,
+    *,
+    threshold: float | None = None,
+    min_area_um2: float | None = None,
+    measure: Sequence[str] = (),
+    batch_size: int | None = None,
+) -> Settings:
+    """Settings from what a person gives, checked.
+
+    Raises
+    ------
+    ConfigError
+        If one is outside its range, or a measurement is unknown.
+    """
+    check_range("threshold", threshold, 0, 1)
+    check_range("min_area_um2", min_area_um2, 0, 10_000)
+    check_range("batch_size", batch_size, 1, 1024)
+    for name in measure:
+        if name not in MEASURES:
+            raise ConfigError(f"measure {name!r} is unknown; choose from {', '.join(MEASURES)}")
+    return Settings(
+        threshold=threshold,
+        min_area=None if min_area_um2 is None else max(1, round(min_area_um2 / card.mpp**2)),
+        stain="stain" in measure,
+        batch=batch_size,
+    )
+
+
+def check_range(name: str, value: float | None, least: float, most: float) -> None:
+    """Refuse a setting outside its range; None is the default.
+
+    Raises
+    ------
+    ConfigError
+        Telling the range.
+    """
+    if value is not None and not least <= value <= most:
+        raise ConfigError(f"{name} {value:g} is not between {least:g} and {most:g}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Job:
     """What all tasks of a run share, small and picklable.
 
+    run : str                names this run; what is opened for it is closed with it
     slide : SlideRef
+    slide_mpp : float        microns per level-0 pixel
     model : ModelRef
-    mpp : float         of the plan
+    mpp : float              of the plan
+    own : function           (nuclei of a tile, tile) -> those that the tile claims
     settings : Settings
-    threads : int       for torch, in every worker
+    threads : int            for torch, in every worker
     """
 
+    run: str
     slide: SlideRef
+    slide_mpp: float
     model: ModelRef
     mpp: float
+    own: Own
     settings: Settings
     threads: int
 
@@ -67,30 +121,75 @@ def segment_batch(job: Job, tiles: tuple[Tile, ...]) -> NucleusTable:
         If anything else goes wrong; names the tiles.
     """
     try:
-        with _loading:
-            model = predict.load(job.model)
-        with closing(open_slide(job.slide)) as slide:
-            return segment_tiles(model, PlanView(slide, job.mpp), tiles, job.settings)
+        slide, model = opened(job)
+        view = PlanView(slide, job.slide_mpp, job.mpp)
+        return segment_tiles(model, view, tiles, job.own, job.settings)
     except InputError:
         raise
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
         raise TaskError(
-            f"{job.slide.path}: tiles {tiles[0].index} to {tiles[-1].index}, from (y, x) "
+            f"{job.slide.path}: tiles {tiles[0].index} to {tiles[-1].index}, from (y, x) = "
             f"({tiles[0].core.y0}, {tiles[0].core.x0}) of the plan: {type(error).__name__}: {first}"
         ) from error
 
 
+def opened(job: Job) -> tuple[Slide, predict.Model]:
+    """The slide and the model of a job, opened once a process.
+
+    Only one thread tries readers or loads a model at a time: both change what the whole process shares.
+    """
+    with _lock:
+        predict.use_threads(job.threads)
+        if job.run not in _slides:
+            _slides[job.run] = open_slide(job.slide)
+        return _slides[job.run], predict.load(job.model)
+
+
+def release(job: Job) -> None:
+    """Close the slide of a job in this process, if it is open."""
+    with _lock:
+        slide = _slides.pop(job.run, None)
+    if slide is not None:
+        slide.close()
+
+
 def segment_tiles(
-    model: predict.Model, view: PlanView, tiles: Sequence[Tile], settings: Settings
+    model: predict.Model, view: PlanView, tiles: Sequence[Tile], own: Own, settings: Settings
 ) -> NucleusTable:
     """Nuclei that `tiles` claim, in the order of the tiles; no more maps are held than those of a batch."""
     size = settings.batch or (1 if model.device == "cpu" else len(tiles))
-    found = []
+    found: list[NucleusTable] = []
     for i in range(0, len(tiles), size):
         batch = tiles[i : i + size]
         images = np.stack([view.read(tile.outer) for tile in batch])
         maps = model.predict(images, [(tile.outer.y0, tile.outer.x0) for tile in batch])
-        maps.reverse()
-        found += [segment_tile(model, image, maps.pop(), tile, settings) for image, tile in zip(images, batch, strict=True)]
+        for tile, image, seen in zip(batch, images, maps, strict=True):
+            found.append(own(segment_tile(model, image, seen, tile, settings), tile))
     return nuclei.concatenate(found)
+
+
+def segment_tile(
+    model: predict.Model, image: NDArray[np.uint8], maps: Maps, tile: Tile, settings: Settings
+) -> NucleusTable:
+    """All nuclei that are seen in the outer rectangle of one tile, in plan pixels."""
+    labels, embedding = model.group(
+        maps, tile.outer, threshold=settings.threshold, min_area=settings.min_area
+    )
+    vertices, offsets = polygons.trace(labels)
+    count = len(offsets) - 1
+    centroid, area = measure.centroids(labels, count)
+    scores = np.stack([measure.means(prob, labels, count) for prob in maps.prob], axis=1)
+    table = NucleusTable(
+        mpp=model.card.mpp,
+        centroid=centroid,
+        area=area,
+        score=scores.max(axis=1),
+        label=scores.argmax(axis=1).astype(np.int32),
+        tile=np.full(count, tile.index, np.int32),
+        vertices=vertices,
+        offsets=offsets,
+        columns=measure.stain_columns(image, labels, count) if settings.stain else {},
+        embedding=embedding,
+    )
+    return table.shift(tile.outer.y0, tile.outer.x0)

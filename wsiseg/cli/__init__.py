@@ -1,4 +1,4 @@
-"""The command line: one file a command. It prints and never computes; nothing heavy is imported before use."""
+"""The command line, one file a command. It prints and never computes, and imports late."""
 
 from __future__ import annotations
 

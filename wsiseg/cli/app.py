@@ -8,9 +8,11 @@ import typer
 
 from wsiseg import __version__
 from wsiseg.cli.check import check
+from wsiseg.cli.draw import draw
 from wsiseg.cli.export import export
 from wsiseg.cli.plan import plan
 from wsiseg.cli.segment import segment
+from wsiseg.cli.train import train
 
 app = typer.Typer(
     name="wsiseg",
@@ -21,7 +23,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (segment, plan, export, check):
+for command in (segment, plan, export, check, draw, train):
     app.command()(command)
 
 
@@ -40,5 +42,11 @@ def common(
 ) -> None:
     """Every nucleus of a whole slide, as polygons that QuPath opens.
 
-    wsiseg segment slide.svs -o slide.geojson
+    [bold]Examples[/bold]
+
+    wsiseg plan slide.svs                       what it would take
+
+    wsiseg segment slide.svs -o slide.geojson   find the nuclei
+
+    wsiseg check slide.geojson                  will QuPath read it whole?
     """

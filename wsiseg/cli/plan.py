@@ -11,21 +11,25 @@ import typer
 from wsiseg.cli._report import reported, speak
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from wsiseg.survey import Survey
 
 
 @reported
 def plan(
-    slide: Annotated[str, typer.Argument(help="A slide: any file or folder that a reader opens.", show_default=False)],
+    slide: Annotated[
+        str, typer.Argument(help="A slide: any file or folder that a reader opens.", show_default=False)
+    ],
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
     slide_mpp: Annotated[
         float | None, typer.Option(help="Microns per pixel of the slide, if it does not say.")
     ] = None,
     roi: Annotated[Path | None, typer.Option(help="GeoJSON file of annotations from QuPath.")] = None,
     tile_size: Annotated[int, typer.Option(help="Side of a tile in pixels at the model's scale.")] = 1024,
-    workers: Annotated[int | None, typer.Option(help="As `segment` would be given.", min=1)] = None,
     no_bounds: Annotated[
-        bool, typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS).")
+        bool,
+        typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS)."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
@@ -37,6 +41,7 @@ def plan(
     """
     speak(quiet=False, verbose=False)
     from wsiseg.estimate import estimate
+    from wsiseg.execute import cores
     from wsiseg.models import describe, find_model
     from wsiseg.slides.slide import SlideRef
     from wsiseg.survey import survey
@@ -47,7 +52,7 @@ def plan(
         tile_size=tile_size,
         roi=roi,
     )
-    memory, seconds = estimate(found.plan, workers=workers)
+    memory, seconds = estimate(found.plan, cores=cores())
     if as_json:
         print(json.dumps(facts(found, memory, seconds), ensure_ascii=False))
         return
@@ -88,12 +93,13 @@ def show(found: Survey, memory: float, seconds: float) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = {
         "slide": found.slide.path,
-        "size": f"{width:,} x {height:,} px, {width * found.mpp / 1e3:.2f} x {height * found.mpp / 1e3:.2f} mm",
+        "size": f"{width:,} x {height:,} px",
+        "area": f"{width * found.mpp / 1e3:.2f} x {height * found.mpp / 1e3:.2f} mm",
         "scale": f"{found.mpp:.4g} um/px",
-        **{name: value for name, value in found.properties.items() if value},
+        **said(found.properties),
         "read": f"level {found.level} of {found.levels}, resampled to {found.plan.mpp:.4g} um/px "
         f"({plan_width:,} x {plan_height:,} px)",
-        "tissue": f"{found.tissue_mm2:.2f} mm2 in {len(found.regions)} regions",
+        "tissue": f"{found.tissue_mm2:.2f} mm2, pieces: {len(found.regions)}",
         "tiles": f"{found.plan.n_tiles:,} of {found.plan.core} px with a halo of {found.plan.halo}",
         "memory": f"about {memory / 1e9:.1f} GB",
         "time": f"about {readable(seconds)} on this machine's processors",
@@ -101,6 +107,17 @@ def show(found: Survey, memory: float, seconds: float) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     Console(soft_wrap=True).print(table)
+
+
+def said(properties: Mapping[str, str]) -> dict[str, str]:
+    """Scanner and objective, where the file names them.
+
+    >>> said({"openslide.vendor": "aperio", "openslide.objective-power": "20", "openslide.level-count": "3"})
+    {'vendor': 'aperio', 'objective': '20'}
+    """
+    wanted = {"vendor": "vendor", "objective-power": "objective"}
+    ends = {name.rpartition(".")[2]: value for name, value in properties.items() if value}
+    return {word: ends[end] for end, word in wanted.items() if end in ends}
 
 
 def readable(seconds: float) -> str:

@@ -14,7 +14,9 @@ from wsiseg.cli._report import INTERRUPTED, reported, say, speak
 
 @reported
 def segment(
-    slide: Annotated[str, typer.Argument(help="A slide: any file or folder that a reader opens.", show_default=False)],
+    slide: Annotated[
+        str, typer.Argument(help="A slide: any file or folder that a reader opens.", show_default=False)
+    ],
     output: Annotated[
         list[Path],
         typer.Option(
@@ -26,16 +28,24 @@ def segment(
     ],
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
     slide_mpp: Annotated[
-        float | None, typer.Option(help="Microns per pixel of the slide, if it does not say (0.25 is usual at 40x).")
+        float | None,
+        typer.Option(help="Microns per pixel of the slide, if it does not say (0.25 is usual at 40x)."),
     ] = None,
     roi: Annotated[
-        Path | None, typer.Option(help="GeoJSON file of annotations from QuPath; only what lies inside is segmented.")
+        Path | None,
+        typer.Option(help="GeoJSON file of annotations from QuPath; only what lies inside is segmented."),
     ] = None,
-    executor: Annotated[str, typer.Option(help="Where tiles are computed: threads or dask_local.")] = "threads",
+    executor: Annotated[
+        str, typer.Option(help="Where tiles are computed: threads or dask_local.")
+    ] = "threads",
     workers: Annotated[int | None, typer.Option(help="Threads or processes; else what suits.", min=1)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Tiles that the networks see at once: auto or a number.")] = "auto",
-    tile_size: Annotated[int, typer.Option(help="Side of a tile in pixels at the model's scale; a multiple of 64.")] = 1024,
+    batch_size: Annotated[
+        str, typer.Option(help="Tiles that the networks see at once: auto or a number.")
+    ] = "auto",
+    tile_size: Annotated[
+        int, typer.Option(help="Side of a tile in pixels at the model's scale; a multiple of 64.")
+    ] = 1024,
     threshold: Annotated[
         float | None, typer.Option(help="Foreground probability, 0 to 1, instead of the model's own.")
     ] = None,
@@ -49,10 +59,14 @@ def segment(
         Path | None, typer.Option(help="Folder for what an unfinished run keeps, instead of the output's.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that exist, and an unfinished run of other settings.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace outputs that exist, and an unfinished run of other settings."
+        ),
     ] = False,
     no_bounds: Annotated[
-        bool, typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS).")
+        bool,
+        typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS)."),
     ] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")] = False,

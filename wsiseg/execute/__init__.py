@@ -1,11 +1,13 @@
 """Where tasks run. Each module here is one backend; a backend is one method, `map`.
 
 A backend module has `start(*, workers, threads_per_worker)`: a context manager that gives an `Executor`
-and, when it is left for whatever reason, ends every thread and process that it began.
+and, when it is left for whatever reason, ends every thread and process that it began. It also has
+`default_workers(cores)`: how many workers it begins where nobody says.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
@@ -29,3 +31,10 @@ class Executor(Protocol):
             If a task raised anything else, or if its worker was lost again and again; names the task.
         """
         ...
+
+
+def cores() -> int:
+    """Processors that this process may use; no more than OMP_NUM_THREADS, if that is set."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(allowed, int(wanted)) if wanted.isdecimal() and int(wanted) else allowed

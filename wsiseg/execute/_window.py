@@ -36,9 +36,7 @@ def window(
             future.cancel()
 
 
-def take(
-    future: Future[R], pending: dict[Future[R], int], lost: type[Exception] | None
-) -> tuple[int, R]:
+def take(future: Future[R], pending: dict[Future[R], int], lost: type[Exception] | None) -> tuple[int, R]:
     """(position, result) of a finished future, which nothing holds any longer afterwards.
 
     Raises

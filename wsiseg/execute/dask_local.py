@@ -11,6 +11,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ RETRIES = 3
 """How often a task is given to another worker after the one that had it was lost."""
 
 IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-"""Ctrl-C reaches every process of a terminal; it is the driver's to answer, and the driver ends the others."""
+"""Ctrl-C reaches every process of a terminal; the driver answers it and ends the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,13 @@ class DaskLocal:
     def map(self, fn: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[int, R]]:
         """See `Executor.map`; `fn`, tasks and results are pickled."""
         limit = 2 * self.workers
-        return window(lambda task: self.executor.submit(fn, task), tasks, limit=limit, lost=KilledWorker)
+        submit: Callable[[Callable[[T], R], T], Future[R]] = self.executor.submit
+        return window(lambda task: submit(fn, task), tasks, limit=limit, lost=KilledWorker)
+
+
+def default_workers(cores: int) -> int:
+    """Workers where nobody says: one for every four processors, for each holds a model of its own."""
+    return max(1, cores // 4)
 
 
 @contextmanager
@@ -48,7 +55,7 @@ def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[DaskLocal]:
         tempfile.TemporaryDirectory(prefix="wsiseg-dask-") as folder,
         environment_restored(),
         dask.config.set(settings(threads_per_worker, folder)),
-        LocalCluster(
+        LocalCluster(  # type: ignore[no-untyped-call]
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -58,7 +65,7 @@ def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[DaskLocal]:
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         ) as cluster,
-        Client(cluster) as client,
+        Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
         yield DaskLocal(client.get_executor(pure=False), workers)
 

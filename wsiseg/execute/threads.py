@@ -27,6 +27,11 @@ class Threads:
         return window(lambda task: self.pool.submit(fn, task), tasks, limit=2 * self.workers)
 
 
+def default_workers(cores: int) -> int:
+    """Workers where nobody says: two, so that one reads while the other predicts."""
+    return min(2, cores)
+
+
 @contextmanager
 def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[Threads]:
     """Begin `workers` threads; `threads_per_worker` is for tasks to heed, since all share one process."""

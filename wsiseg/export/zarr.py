@@ -8,8 +8,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from wsiseg import nuclei as tables
-from wsiseg.errors import OutputError, StoreError
-from wsiseg.export import ExportInfo
+from wsiseg.errors import StoreError
+from wsiseg.export._complete import complete
+from wsiseg.export._info import ExportInfo
 from wsiseg.nuclei import NucleusTable
 from wsiseg.regions import Region
 
@@ -41,7 +41,7 @@ DAMAGES = (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError)
 """What zarr and its codecs raise when a file is missing, cut off or changed."""
 
 
-def write(path: Path, nuclei: Iterator[NucleusTable], info: ExportInfo) -> int:
+def write(path: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) -> int:
     """Write a store; it appears under its name when it is complete. Returns the number of nuclei.
 
     Raises
@@ -50,19 +50,9 @@ def write(path: Path, nuclei: Iterator[NucleusTable], info: ExportInfo) -> int:
         If it cannot be written.
     """
     pieces = list(nuclei)
-    whole = tables.concatenate(pieces) if pieces else tables.empty(info.mpp, columns=info.measurements)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
+    whole = tables.concatenate(pieces) if pieces else tables.empty(info.mpp)
+    with complete(path) as temporary:
         write_group(temporary, whole, info)
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
-        temporary.rename(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return len(whole)
 
 
@@ -143,7 +133,6 @@ def info_of(group: zarr.Group, about: dict[str, Any]) -> ExportInfo:
         class_colors=tuple((int(r), int(g), int(b)) for r, g, b in about["class_colors"]),
         regions=regions_of(group, about["region_names"]),
         mpp=float(about["mpp"]),
-        measurements=tuple(about["measurements"]),
         provenance=about["provenance"],
     )
 
@@ -176,7 +165,7 @@ def read(group: zarr.Group, name: str, start: int = 0, stop: int | None = None) 
     array = group[name]
     if not isinstance(array, zarr.Array):
         raise TypeError(f"{name} is no array")
-    return np.asarray(array[start : len(array) if stop is None else stop])
+    return np.asarray(array[start : array.shape[0] if stop is None else stop])
 
 
 def rings_of(regions: Sequence[Region]) -> dict[str, NDArray[Any]]:

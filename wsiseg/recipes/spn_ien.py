@@ -119,7 +119,7 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
                 colour_weight=options.get("colour_weight", 0.2),
                 patch=int(options.get("patch", 60)),
                 max_distance=options.get("max_distance", 20.0),
-                margin=options.get("margin", 2.0),
+                margin=options.get("margin", 0.0),
             ),
             voronoi_labels(sample.points, (shape[0], shape[1])),
         ]

@@ -1,0 +1,29 @@
+"""What a run will take, before it begins. Rough: within a factor of two on ordinary machines."""
+
+from __future__ import annotations
+
+from wsiseg.tiling import TilePlan
+
+WORKERS = 2
+"""Threads that hold a tile each, where nobody says otherwise."""
+
+BASE = 600e6
+"""Bytes of a process with torch and a model in it."""
+
+BYTES_PER_PIXEL = 330
+"""Bytes at the peak per pixel of a tile with its halo: activations of the networks, maps, the tile."""
+
+CORE_SECONDS_PER_MEGAPIXEL = 1.6
+"""Seconds of one processor core per million pixels of tiles with their halos."""
+
+
+def estimate(plan: TilePlan, *, cores: int) -> tuple[float, float]:
+    """(bytes of memory, seconds) of a run on processors as `segment` begins it.
+
+    >>> from wsiseg.tiling import make_plan
+    >>> estimate(make_plan((0, 0), mpp=0.25), cores=1)[1]
+    0.0
+    """
+    pixels = (plan.core + 2 * plan.halo) ** 2
+    memory = BASE + min(WORKERS, cores) * pixels * BYTES_PER_PIXEL
+    return memory, plan.n_tiles * pixels / 1e6 * CORE_SECONDS_PER_MEGAPIXEL / cores

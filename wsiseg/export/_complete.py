@@ -1,0 +1,46 @@
+"""Files that appear under their name when they are complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsiseg.errors import OutputError
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when all went well, and else is removed.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written: the disk is full, say.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Have a file, or every file of a folder, reach the disk before its name does."""
+    for file in (p for p in (path.rglob("*") if path.is_dir() else (path,)) if p.is_file()):
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

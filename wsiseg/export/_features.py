@@ -1,0 +1,130 @@
+"""GeoJSON features that every QuPath from 0.4 on reads: shared by the GeoJSON exporters.
+
+The rules, and how they were found, are in the import contract (`wsiseg.qupath` checks it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from wsiseg.export._info import ExportInfo
+from wsiseg.nuclei import NucleusTable
+from wsiseg.polygons import to_shapely
+from wsiseg.regions import Region
+
+GRID = 0.25
+"""Corners lie on this grid, level-0 pixels: exact in QuPath's float32 out to 4 million pixels."""
+
+DETECTION_PROBABILITY = "Detection probability"
+
+
+def collection(tables: Iterable[NucleusTable], info: ExportInfo) -> Iterator[tuple[str, int]]:
+    """(piece of text, nuclei in it) of one FeatureCollection, a feature a line."""
+    before = '{"type":"FeatureCollection","features":[\n'
+    for text in region_features(info):
+        yield before + text, 0
+        before = ",\n"
+    for table in tables:
+        for text in nucleus_features(table, info):
+            yield before + text, 1
+            before = ",\n"
+    yield ("\n]}\n" if before == ",\n" else before + "]}\n"), 0
+
+
+def nucleus_features(table: NucleusTable, info: ExportInfo) -> Iterator[str]:
+    """One detection a nucleus, in the order of the table; those whose outline comes to nothing are left out."""
+    polygons = readable(to_shapely(table.vertices, table.offsets))
+    classes = [
+        json.dumps({"name": name, "color": list(color)}, ensure_ascii=False, separators=(",", ":"))
+        for name, color in zip(info.class_names, info.class_colors, strict=True)
+    ]
+    names = [json.dumps(name, ensure_ascii=False) for name in (*table.columns, DETECTION_PROBABILITY)]
+    columns = [*(values.tolist() for values in table.columns.values()), table.score.tolist()]
+    space, taken = uuid5(NAMESPACE_URL, f"wsiseg:{info.fingerprint}"), dict[UUID, int]()
+    for i, polygon in enumerate(polygons):
+        if polygon.is_empty:
+            continue
+        y, x = table.centroid[i]
+        values = ",".join(
+            f"{name}:{column[i]:.4g}" for name, column in zip(names, columns, strict=True) if np.isfinite(column[i])
+        )
+        yield (
+            f'{{"type":"Feature","id":"{identity(space, y, x, taken)}","geometry":{geometry(polygon)},'
+            f'"properties":{{"objectType":"detection","classification":{classes[table.label[i]]},'
+            f'"measurements":{{{values}}}}}}}'
+        )
+
+
+def identity(space: UUID, y: float, x: float, taken: dict[UUID, int]) -> UUID:
+    """The same for the same nucleus of the same slide, so that importing twice is noticed."""
+    name = f"{y:.2f},{x:.2f}"
+    first = uuid5(space, name)
+    taken[first] = taken.get(first, 0) + 1
+    return first if taken[first] == 1 else uuid5(space, f"{name},{taken[first]}")
+
+
+def region_features(info: ExportInfo) -> Iterator[str]:
+    """One locked annotation for each polygon of what was processed."""
+    space = uuid5(NAMESPACE_URL, f"wsiseg:{info.fingerprint}:regions")
+    number = 0
+    for region in info.regions:
+        for polygon in region_polygons(region):
+            properties: dict[str, Any] = {"objectType": "annotation", "isLocked": True}
+            if region.name:
+                properties["name"] = region.name
+            text = json.dumps(properties, ensure_ascii=False, separators=(",", ":"))
+            yield (
+                f'{{"type":"Feature","id":"{uuid5(space, str(number))}","geometry":{geometry(polygon)},'
+                f'"properties":{text}}}'
+            )
+            number += 1
+
+
+def region_polygons(region: Region) -> list[shapely.Polygon]:
+    """A region's valid polygons on the grid, holes kept."""
+    drawn = shapely.Polygon(region.exterior[:, ::-1], [hole[:, ::-1] for hole in region.holes])
+    shape = shapely.set_precision(shapely.make_valid(drawn), GRID)
+    parts = shapely.get_parts(shapely.get_parts(shape))
+    return [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
+
+
+def readable(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
+    """(n,) polygons without holes on the grid; empty where nothing is left.
+
+    Made valid, put on the grid, the largest polygon taken: none that came out of this in that order was
+    ever refused. Holes are dropped before the grid is, since it can make a hole touch its ring.
+    """
+    whole = largest_polygons(shapely.make_valid(polygons))
+    solid = shapely.polygons(shapely.get_exterior_ring(whole))
+    return largest_polygons(shapely.set_precision(shapely.make_valid(solid), GRID), exterior=True)
+
+
+def largest_polygons(shapes: NDArray[np.object_], *, exterior: bool = False) -> NDArray[np.object_]:
+    """The largest polygon of each geometry; an empty one where there is none."""
+    parts, owner = shapely.get_parts(shapes, return_index=True)
+    deeper, within = shapely.get_parts(parts, return_index=True)  # a collection may hold a multipolygon
+    owner = owner[within]
+    is_polygon = shapely.get_type_id(deeper) == shapely.GeometryType.POLYGON
+    area = np.where(is_polygon, shapely.area(deeper), 0)
+    result = np.full(len(shapes), shapely.Polygon(), object)
+    order = np.argsort(area, kind="stable")
+    order = order[area[order] > 0]
+    result[owner[order]] = deeper[order]
+    if exterior:
+        filled = ~shapely.is_empty(result)
+        result[filled] = shapely.polygons(shapely.get_exterior_ring(result[filled]))
+    return result
+
+
+def geometry(polygon: shapely.Polygon) -> str:
+    """GeoJSON of a polygon whose corners lie on the grid."""
+    rings = [polygon.exterior, *polygon.interiors]
+    text = json.dumps([shapely.get_coordinates(ring).tolist() for ring in rings], separators=(",", ":"))
+    return f'{{"type":"Polygon","coordinates":{text.replace(".0,", ",").replace(".0]", "]")}}}'
