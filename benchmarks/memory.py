@@ -1,6 +1,6 @@
 """Peak memory of a command and all its processes: proportional set size, summed, sampled ten times a second.
 
-    python benchmarks/memory.py [--json] -- wsiseg segment SLIDE -o out.geojson
+python benchmarks/memory.py [--json] -- wsiseg segment SLIDE -o out.geojson
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 
 def main() -> None:
     """Run the command and print its peak."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a line")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()

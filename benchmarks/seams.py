@@ -43,7 +43,9 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     """What was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("slide", type=Path)
     parser.add_argument("--region", default="3000,2000,3000,3000", help="X,Y,WIDTH,HEIGHT, level-0 pixels")
     parser.add_argument("--tile-size", type=int, nargs="+", default=[256, 512, 1024])

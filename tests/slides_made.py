@@ -16,7 +16,9 @@ from wsiseg.recipes import spn_ien
 MPP = 0.25
 
 
-def discs(shape: tuple[int, int], *, step: int = 40, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def discs(
+    shape: tuple[int, int], *, step: int = 40, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Dark discs on pink, (H, W, 3) uint8, and their centres (N, 2) as (y, x); no two touch."""
     rng = np.random.default_rng(seed)
     grid = np.stack(np.meshgrid(*(np.arange(step, n - step + 1, step) for n in shape), indexing="ij"), -1)
@@ -67,7 +69,7 @@ def teach(network: torch.nn.Module, *, steps: int = 60) -> None:
     dark = torch.from_numpy(picture[..., 0] < 150).float()
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(steps):
-        logits = network(to_tensor(picture[None]))[0, 0]
+        logits = network(to_tensor(picture[None]).contiguous())[0, 0]
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, dark)
         optimiser.zero_grad()
         loss.backward()

@@ -24,7 +24,11 @@ def test_image_and_targets_move_together():
 
 def test_outside_the_image_nothing_is_labelled():
     crop, marks = random_crop(
-        np.zeros((40, 40, 3), np.uint8), np.ones((1, 40, 40), int), size=96, rng=np.random.default_rng(0), zoom=(1, 1)
+        np.zeros((40, 40, 3), np.uint8),
+        np.ones((1, 40, 40), int),
+        size=96,
+        rng=np.random.default_rng(0),
+        zoom=(1, 1),
     )
     assert crop.shape == (3, 96, 96)
     assert set(marks.unique().tolist()) == {0, 1}
@@ -53,9 +57,7 @@ def test_debris_is_background_and_leaves_the_rest():
     changed = False
     for seed in range(10):
         drawn, marks = add_debris(pixels, targets, background=1, rng=np.random.default_rng(seed))
-        untouched = torch.from_numpy(
-            np.asarray(marks[0] == 2)
-        )
+        untouched = torch.from_numpy(np.asarray(marks[0] == 2))
         inner = torch.nn.functional.avg_pool2d(untouched[None].float(), 9, 1, 4)[0] == 1
         assert torch.allclose(drawn[:, inner], pixels[:, inner], atol=1e-3)
         changed |= bool((marks == 1).any())

@@ -23,7 +23,9 @@ from wsiseg.qupath import check_file
 from wsiseg.regions import Region
 
 RING = np.array([[0, 0], [0, 90], [90, 90], [90, 0]], float)
-INFO = ExportInfo("f" * 64, 0.25, regions=(Region(RING, (RING / 4 + 20,), "Tissue"),), provenance={"model": "tiny"})
+INFO = ExportInfo(
+    "f" * 64, 0.25, regions=(Region(RING, (RING / 4 + 20,), "Tissue"),), provenance={"model": "tiny"}
+)
 
 
 def table(labels, *, simple=True):
@@ -83,7 +85,10 @@ def test_nasty_shapes_are_read_by_every_qupath(tmp_path, suffix, name, simple):
 
 
 @settings(max_examples=60)
-@given(hnp.arrays(np.int8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 2)), st.booleans())
+@given(
+    hnp.arrays(np.int8, st.tuples(st.integers(1, 12), st.integers(1, 12)), elements=st.integers(0, 2)),
+    st.booleans(),
+)
 def test_whatever_the_labels_the_file_is_readable(tmp_path_factory, labels, simple):
     path = tmp_path_factory.mktemp("x") / "a.geojson"
     count, _ = written(path, [table(labels, simple=simple)])

@@ -56,11 +56,15 @@ def test_anchored_embeddings_of_distant_nuclei_are_apart_before_anything_is_lear
     instances[10:12, 10:12], instances[10:12, 40:42] = 1, 2
     anchored = add_anchor(torch.zeros(1, 5, 64, 64), 0.15)[0]
     assert discriminative_loss(anchored, instances, gamma=0.0).item() == 0
-    assert discriminative_loss(torch.zeros(5, 64, 64), instances, gamma=0.0).item() == pytest.approx(9.0, rel=1e-4)
+    assert discriminative_loss(torch.zeros(5, 64, 64), instances, gamma=0.0).item() == pytest.approx(
+        9.0, rel=1e-4
+    )
 
 
 def test_partial_cross_entropy_looks_at_labelled_pixels_only():
     logits = torch.tensor([[[0.0, 5.0, -5.0]]])
     assert partial_cross_entropy(logits, torch.tensor([[[2, 0, 0]]])).item() == pytest.approx(np.log(2))
-    assert partial_cross_entropy(logits, torch.tensor([[[0, 2, 1]]])).item() == pytest.approx(0.0067, abs=1e-4)
+    assert partial_cross_entropy(logits, torch.tensor([[[0, 2, 1]]])).item() == pytest.approx(
+        0.0067, abs=1e-4
+    )
     assert partial_cross_entropy(logits, torch.zeros(1, 1, 3, dtype=torch.long)).item() == 0

@@ -24,7 +24,9 @@ def test_a_rectangle_in_microns():
 
 
 def test_a_circle_is_round_and_an_l_is_not_solid():
-    got = columns_of(shapely.Point(5, 5).buffer(3, quad_segs=64), shapely.box(0, 0, 4, 4) - shapely.box(2, 2, 4, 4))
+    got = columns_of(
+        shapely.Point(5, 5).buffer(3, quad_segs=64), shapely.box(0, 0, 4, 4) - shapely.box(2, 2, 4, 4)
+    )
     assert got["Circularity"][0] > 0.99
     assert got["Solidity"][1] == pytest.approx(12 / 14)
     assert got["Min diameter µm"][0] == pytest.approx(6, rel=0.01)
@@ -32,7 +34,9 @@ def test_a_circle_is_round_and_an_l_is_not_solid():
 
 def test_smallest_width_equals_a_search_over_all_directions():
     rng = np.random.default_rng(0)
-    hulls = np.array([shapely.MultiPoint(rng.normal(size=(12, 2)) * (5, 1)).convex_hull for _ in range(20)], object)
+    hulls = np.array(
+        [shapely.MultiPoint(rng.normal(size=(12, 2)) * (5, 1)).convex_hull for _ in range(20)], object
+    )
     angles = np.linspace(0, np.pi, 20_000)
     directions = np.stack([np.cos(angles), np.sin(angles)])
     slow = [np.ptp(shapely.get_coordinates(h) @ directions, axis=0).min() for h in hulls]

@@ -70,7 +70,9 @@ def test_adaptive_sigma_is_that_of_all_neighbour_pairs():
                         differences.append(
                             np.linalg.norm(image[y, x].astype(float) - image[y + dy, x + dx].astype(float))
                         )
-    assert adaptive_sigma(image, np.array([[7.5, 7.5]]), patch=60) == pytest.approx(np.std(differences), rel=1e-4)
+    assert adaptive_sigma(image, np.array([[7.5, 7.5]]), patch=60) == pytest.approx(
+        np.std(differences), rel=1e-4
+    )
 
 
 def test_adaptive_sigma_grows_with_contrast(dark_discs):

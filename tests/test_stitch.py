@@ -117,7 +117,9 @@ def test_the_order_in_which_tiles_arrive_changes_nothing(tissue):
     plan = make_plan((SIZE, SIZE), mpp=0.25, core=CORE, halo=HALO)
     tables = claims(tissue, plan, 2)
     first = resolve(concatenate(tables), plan, scale=SCALE)
-    second = resolve(concatenate([tables[i] for i in np.random.default_rng(0).permutation(len(tables))]), plan, scale=SCALE)
+    second = resolve(
+        concatenate([tables[i] for i in np.random.default_rng(0).permutation(len(tables))]), plan, scale=SCALE
+    )
     for name in ("centroid", "area", "tile", "vertices", "offsets"):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wsiseg.version import __version__
+
 if TYPE_CHECKING:
     from wsiseg.image import segment_image
     from wsiseg.pipeline import segment_slide as segment
 
-__version__ = "0.1.0"
 
 __all__ = ["__version__", "segment", "segment_image"]
 

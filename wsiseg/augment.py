@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from wsiseg.debris import add_debris
 from wsiseg.stains import STAINS
 
+
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """How far crops may vary; every range is drawn uniformly unless it says otherwise.

@@ -67,8 +67,8 @@ def cluster_anchored(
         seeds = points
     if not len(points):
         points = seeds = _embed(offsets, foreground, start, scale, device)[0]
-    modes, weights = _modes(points, seeds, block, bandwidth)
-    modes = _merge(modes, weights, bandwidth)
+    ends, weights = _modes(points, seeds, block, bandwidth)
+    modes = _merge(ends, weights, bandwidth)
     pixels, index = _embed(offsets, foreground, start, scale, device)
     if len(modes):
         clusters.reshape(-1)[index] = _assign(pixels, modes, block).cpu().numpy() + 1
@@ -286,26 +286,34 @@ def _contacts(pieces: NDArray[np.integer]) -> NDArray[np.integer]:
 
 
 def _fill_holes(labels: NDArray[np.integer]) -> NDArray[np.integer]:
-    """What one nucleus encloses, background or a smaller piece, becomes that nucleus.
+    """What one nucleus encloses, background and smaller pieces, becomes that nucleus.
 
-    Enclosed is what touches it alone and no border of the image.
+    A leaf touches one other piece alone and no border of the image. A leaf that touches a nucleus is
+    enclosed by it; so is a hole, with the leaves in it, that touches but one piece that is no leaf.
     """
     count = int(labels.max(initial=0))
     if not count:
         return labels
     holes = label_pieces(labels == 0, background=False, connectivity=1)
     pieces = np.where(labels > 0, labels, holes + count)
-    touching = _contacts(pieces)
-    low = np.full(int(pieces.max()) + 1, len(touching) + pieces.max())
-    high = np.zeros_like(low)
-    np.minimum.at(low, touching[:, 0], touching[:, 1])
-    np.maximum.at(high, touching[:, 0], touching[:, 1])
-    enclosed = (low == high) & (low <= count)
+    size = int(pieces.max()) + 1
+    one, other = np.unique(_contacts(pieces), axis=0).T
+    border = np.zeros(size, bool)
     for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
-        enclosed[side] = False
-    target = np.arange(len(low))
+        border[side] = True
+    leaf = (np.bincount(one, minlength=size) == 1) & ~border
+    target = np.arange(size)
     target[count + 1 :] = 0
-    target[enclosed] = low[enclosed]
+    inside = leaf[one] & (other <= count)
+    target[one[inside]] = other[inside]
+    firm = (one > count) & ~border[one] & ~leaf[other]
+    alone = np.bincount(one[firm], minlength=size) == 1
+    encloser = np.zeros(size, np.int64)
+    encloser[one[firm]] = other[firm]
+    filled = np.flatnonzero(alone)
+    target[filled] = encloser[filled]
+    within = leaf[one] & alone[other]
+    target[one[within]] = encloser[other[within]]
     return target[pieces]
 
 

@@ -99,4 +99,4 @@ def _draw_flake(
         first = int(rng.integers(0, len(corners)))
         part = (corners + corners)[first : first + int(rng.integers(4, len(corners) + 1))]
         draw.line(part, fill=int(100 * (fill + edge)), width=int(rng.integers(1, 6)), joint="curve")
-    return np.asarray(image, np.float32) / 100
+    return np.asarray(image, np.float32) / np.float32(100)

@@ -51,7 +51,9 @@ def shape_columns(
     """
     polygons = to_shapely(vertices, offsets)
     hulls = shapely.convex_hull(polygons)
-    area, length, hull = (f(p) for f, p in ((shapely.area, polygons), (shapely.length, polygons), (shapely.area, hulls)))
+    area, length, hull = (
+        f(p) for f, p in ((shapely.area, polygons), (shapely.length, polygons), (shapely.area, hulls))
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = {
             "Area µm^2": area * mpp**2,

@@ -1,9 +1,9 @@
 """Trained models on disk: a folder with a card and float16 safetensors; read here without torch.
 
-    he-points/
-        model.json           the card: recipe, settings, mpp, classes, data, licence, metrics
-        spn.safetensors      one file a network, named in the card with its SHA-256
-        ien.safetensors
+he-points/
+    model.json           the card: recipe, settings, mpp, classes, data, licence, metrics
+    spn.safetensors      one file a network, named in the card with its SHA-256
+    ien.safetensors
 """
 
 from __future__ import annotations

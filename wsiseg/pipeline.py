@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-from wsiseg import __version__, execute, nuclei, plugins
+from wsiseg import execute, nuclei, plugins
 from wsiseg.execute import Executor, cores
 from wsiseg.models import DEFAULT, ModelCard, ModelRef, describe, find_model
 from wsiseg.nuclei import NucleusTable
@@ -29,6 +29,7 @@ from wsiseg.stitch import claim, computed_cores
 from wsiseg.store import WorkingStore, store_path, working_store
 from wsiseg.survey import Survey, survey
 from wsiseg.tiling import Tile, TilePlan
+from wsiseg.version import __version__
 from wsiseg.worker import Job, check_range, make_settings, release, segment_batch
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,7 @@ from wsiseg.errors import ConfigError
 
 def names(package: ModuleType) -> tuple[str, ...]:
     """Names of the plug-ins in `package`, in alphabetical order; none of them is imported."""
-    return tuple(
-        sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
-    )
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")))
 
 
 def load(package: ModuleType, name: str) -> ModuleType:

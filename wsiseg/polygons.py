@@ -41,9 +41,7 @@ def trace(labels: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.
     return simplified(corners, offsets)
 
 
-def exterior_rings(
-    labels: NDArray[np.integer], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def exterior_rings(labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(V, 2) corners of the largest exterior ring of labels 1..count, a corner a pixel edge; offsets."""
     start, direction, owner = cracks(labels)
     following = next_cracks(start, direction, owner, (labels.shape[0] + 1, labels.shape[1] + 1))
@@ -109,7 +107,9 @@ def next_cracks(
 
 def walk(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Edges in the order of their rings, and the end of each ring in that order."""
-    successor, order, ends = following.tolist(), [], []
+    successor: list[int] = following.tolist()
+    order: list[int] = []
+    ends: list[int] = []
     seen = bytearray(len(successor))
     for first in range(len(successor)):
         edge = first

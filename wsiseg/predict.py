@@ -90,9 +90,7 @@ class Model:
     ) -> NDArray[np.int32]:
         """(H, W) int32 nuclei of a whole image at the model's mpp, mirrored at its borders."""
         maps, inside = self.predict_whole(image)
-        labels, _ = self.group(
-            maps, Rect(0, 0, *maps.prob.shape[1:]), threshold=threshold, min_area=min_area
-        )
+        labels, _ = self.group(maps, Rect(0, 0, *maps.prob.shape[1:]), threshold=threshold, min_area=min_area)
         return relabelled(labels[inside])
 
     def predict_whole(self, image: NDArray[np.uint8]) -> tuple[Maps, tuple[slice, slice]]:
@@ -174,9 +172,7 @@ def _weights(folder: Path, file: str, expected: str) -> dict[str, torch.Tensor]:
     return {n: w.float() if w.is_floating_point() else w for n, w in load_file(folder / file).items()}
 
 
-def save_model(
-    networks: Mapping[str, nn.Module], folder: Path, card: Mapping[str, Any]
-) -> ModelCard:
+def save_model(networks: Mapping[str, nn.Module], folder: Path, card: Mapping[str, Any]) -> ModelCard:
     """Write networks as float16 safetensors with their card; `card` lacks only `files`.
 
     The card is written last: a folder without one is no model.

@@ -1,4 +1,6 @@
-"""The import contract of QuPath, as a checker: would every version from 0.4.4 to 0.7.0 read a file whole?
+"""The import contract of QuPath, as a checker of files.
+
+It answers one thing: would every version from 0.4.4 to 0.7.0 read a file whole?
 
 One bad feature fails a whole import, so each is held against every rule. The rules were found by running
 QuPath's own readers on files made for it.
@@ -114,10 +116,14 @@ def _refuse(constant: str) -> float:
 
 
 def _check_numbers(features: Sequence[Any]) -> Iterator[Problem]:
-    kinds = [(f.get("properties") or {}).get("objectType", "annotation") for f in features if isinstance(f, dict)]
+    kinds = [
+        (f.get("properties") or {}).get("objectType", "annotation") for f in features if isinstance(f, dict)
+    ]
     annotations = sum(kind not in OBJECT_TYPES[1:] for kind in kinds)
     if annotations > MANY_ANNOTATIONS:
-        yield Problem("the file", f"{annotations} annotations take minutes to nest; nuclei are detections", "warning")
+        yield Problem(
+            "the file", f"{annotations} annotations take minutes to nest; nuclei are detections", "warning"
+        )
     if len(features) > PER_ENTRY + MANY_ANNOTATIONS:
         rule = f"{len(features)} features in one text need {len(features) * 8 // 1000} MB of QuPath's memory; write .zip"
         yield Problem("the file", rule, "warning")
@@ -131,7 +137,11 @@ def check_feature(feature: Any, number: str, seen: set[str]) -> Iterator[Problem
         return
     if isinstance(feature.get("id"), str):
         name += f" ({feature['id']})"
-    rules = [*_check_nulls(feature), *_check_identity(feature, seen), *_check_geometry(feature.get("geometry"))]
+    rules = [
+        *_check_nulls(feature),
+        *_check_identity(feature, seen),
+        *_check_geometry(feature.get("geometry")),
+    ]
     properties = feature.get("properties")
     if isinstance(properties, dict):
         rules += [*_check_properties(properties)]
@@ -140,7 +150,9 @@ def check_feature(feature: Any, number: str, seen: set[str]) -> Iterator[Problem
     elif properties is not None:
         rules.append(Problem("", "properties must be an object"))
     yield from (Problem(name, rule.rule, rule.severity) for rule in rules)
-    for i, child in enumerate((properties or {}).get("childObjects", []) if isinstance(properties, dict) else []):
+    for i, child in enumerate(
+        (properties or {}).get("childObjects", []) if isinstance(properties, dict) else []
+    ):
         yield from check_feature(child, f"{number}.{i}", seen)
 
 
@@ -242,7 +254,11 @@ def _check_geometry(geometry: Any) -> Iterator[Problem]:
 def _check_rings(rings: Any) -> Iterator[Problem]:
     arrays = []
     for ring in rings if isinstance(rings, list) else [None]:
-        if not isinstance(ring, list) or not all(isinstance(p, list) and len(p) >= 2 for p in ring) or not _are_numbers(ring):
+        if (
+            not isinstance(ring, list)
+            or not all(isinstance(p, list) and len(p) >= 2 for p in ring)
+            or not _are_numbers(ring)
+        ):
             yield Problem("", "a ring must be a list of [x, y], finite numbers")
             return
         if not ring or ring[0] != ring[-1]:

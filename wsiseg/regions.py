@@ -76,9 +76,7 @@ def _ring(coordinates: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     return ring
 
 
-def region_mask(
-    regions: Sequence[Region], shape: tuple[int, int], *, scale: float
-) -> NDArray[np.bool_]:
+def region_mask(regions: Sequence[Region], shape: tuple[int, int], *, scale: float) -> NDArray[np.bool_]:
     """Which pixels of a raster have their centre inside; `scale` is level-0 pixels per raster pixel."""
     mask = np.zeros(shape, bool)
     y, x = np.mgrid[: shape[0], : shape[1]]
@@ -101,9 +99,7 @@ def region_contains(regions: Sequence[Region], points: NDArray[np.floating]) -> 
 
 def _inside(region: Region, points: NDArray[np.floating]) -> NDArray[np.bool_]:
     inside = np.zeros(len(points), bool)
-    near = np.flatnonzero(
-        ((points >= region.exterior.min(0)) & (points <= region.exterior.max(0))).all(1)
-    )
+    near = np.flatnonzero(((points >= region.exterior.min(0)) & (points <= region.exterior.max(0))).all(1))
     odd = np.zeros(len(near), bool)
     for ring in (region.exterior, *region.holes):
         odd ^= _crossings(ring, points[near])
@@ -133,7 +129,7 @@ def trace_mask(mask: NDArray[np.bool_], *, scale: float, name: str = "Tissue") -
     for number, box in enumerate(ndimage.find_objects(pieces, count), start=1):
         piece = np.pad(pieces[box] == number, 1)
         rings = [
-            (ring[:-1] + (box[0].start - 0.5, box[1].start - 0.5)) * scale
+            (ring[:-1] + np.array([box[0].start - 0.5, box[1].start - 0.5])) * scale
             for ring in find_contours(piece.astype(np.float32), 0.5, fully_connected="low")
         ]
         rings.sort(key=lambda ring: -abs(_area(ring)))

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from wsiseg import __version__
 from wsiseg.export import ExportInfo, exporter_for
 from wsiseg.measure import shape_columns
 from wsiseg.models import ModelCard
@@ -19,6 +18,7 @@ from wsiseg.regions import region_contains
 from wsiseg.stitch import resolve
 from wsiseg.survey import Survey
 from wsiseg.tiling import TilePlan
+from wsiseg.version import __version__
 
 PIECE = 50_000
 """Nuclei that an exporter is given at a time."""

@@ -47,7 +47,9 @@ def read_split(folder: Path, split: str) -> tuple[str, ...]:
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); it lists the images of train, val, test") from error
+        raise DataError(
+            f"{path}: cannot be read ({error}); it lists the images of train, val, test"
+        ) from error
     if split not in parts:
         raise DataError(f"{path}: no split {split!r}; choose one of {', '.join(parts)}")
     return tuple(parts[split])

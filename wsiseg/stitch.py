@@ -127,9 +127,7 @@ def near_seams(nuclei: NucleusTable, cores: NDArray[np.int64]) -> NDArray[np.int
     return np.flatnonzero(inset <= reach)
 
 
-def _rings(
-    nuclei: NucleusTable, which: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _rings(nuclei: NucleusTable, which: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     part = nuclei.take(which)
     return part.vertices, part.offsets
 
@@ -161,13 +159,10 @@ def similar(
     return near
 
 
-def touches_border(
-    bounds: NDArray[np.floating], cores: NDArray[np.int64], halo: int
-) -> NDArray[np.bool_]:
+def touches_border(bounds: NDArray[np.floating], cores: NDArray[np.int64], halo: int) -> NDArray[np.bool_]:
     """Which nuclei reach the outer border of their tile: there, they are cut."""
     low, high = cores[:, :2] - halo + 1, cores[:, 2:] + halo - 1
-    cut: NDArray[np.bool_] = ((bounds[:, :2] < low) | (bounds[:, 2:] > high)).any(1)
-    return cut
+    return np.asarray(((bounds[:, :2] < low) | (bounds[:, 2:] > high)).any(1))
 
 
 def decide(

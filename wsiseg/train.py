@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 60.0
 """Seconds between checkpoints: what a killed run loses at most."""
 
+
 def train(
     stages: Sequence[Stage],
     images: Sequence[TrainingImage],
@@ -56,7 +57,9 @@ def train(
         If there is nothing to train on.
     """
     if not any(len(image.sample.points) for image in images):
-        raise ConfigError(f"{len(images)} training images hold no point; at least one clicked nucleus is needed")
+        raise ConfigError(
+            f"{len(images)} training images hold no point; at least one clicked nucleus is needed"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     networks: dict[str, nn.Module] = {}
     for number, stage in enumerate(stages):
@@ -97,7 +100,8 @@ def _fit(
 ) -> nn.Module:
     """The loop; gives the network with its averaged weights."""
     schedule, kind = stage.schedule, torch.device(device).type
-    network = network.to(memory_format=torch.channels_last).train()
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    network.train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=schedule.weight_decay)
     mean = {n: w.detach().clone() for n, w in network.state_dict().items()}
     checkpoint = folder / f"{stage.name}.ckpt"

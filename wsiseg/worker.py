@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsiseg import measure, nuclei, polygons, predict
 from wsiseg.errors import ConfigError, InputError, TaskError
+from wsiseg.geometry import Rect
 from wsiseg.maps import Maps
 from wsiseg.models import ModelCard, ModelRef
 from wsiseg.nuclei import NucleusTable
@@ -165,17 +166,23 @@ def segment_tiles(
         images = np.stack([view.read(tile.outer) for tile in batch])
         maps = model.predict(images, [(tile.outer.y0, tile.outer.x0) for tile in batch])
         for tile, image, seen in zip(batch, images, maps, strict=True):
-            found.append(own(segment_tile(model, image, seen, tile, settings), tile))
+            found.append(own(segment_tile(model, image, seen, tile, view.shape, settings), tile))
     return nuclei.concatenate(found)
 
 
 def segment_tile(
-    model: predict.Model, image: NDArray[np.uint8], maps: Maps, tile: Tile, settings: Settings
+    model: predict.Model,
+    image: NDArray[np.uint8],
+    maps: Maps,
+    tile: Tile,
+    shape: tuple[int, int],
+    settings: Settings,
 ) -> NucleusTable:
-    """All nuclei that are seen in the outer rectangle of one tile, in plan pixels."""
+    """All nuclei that are seen in the outer rectangle of one tile of a plan of `shape`, in plan pixels."""
     labels, embedding = model.group(
         maps, tile.outer, threshold=settings.threshold, min_area=settings.min_area
     )
+    labels, embedding = inside_plan(labels, embedding, tile.outer, shape)
     vertices, offsets = polygons.trace(labels)
     count = len(offsets) - 1
     centroid, area = measure.centroids(labels, count)
@@ -193,3 +200,24 @@ def segment_tile(
         embedding=embedding,
     )
     return table.shift(tile.outer.y0, tile.outer.x0)
+
+
+def inside_plan(
+    labels: NDArray[np.int32], embedding: NDArray[np.float32] | None, outer: Rect, shape: tuple[int, int]
+) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
+    """Labels 1..n and their embeddings without what lies outside the plan.
+
+    Where an image is mirrored at its border, a nucleus there is seen with its reflection: only half of that
+    is real, and its centre would lie on the very border.
+    """
+    part = outer.intersect(Rect(0, 0, *shape))
+    if part == outer:
+        return labels, embedding
+    window = part.slices((outer.y0, outer.x0))
+    present = np.unique(labels[window])
+    present = present[present > 0]
+    number = np.zeros(int(labels.max(initial=0)) + 1, np.int32)
+    number[present] = np.arange(1, len(present) + 1)
+    clipped = np.zeros_like(labels)
+    clipped[window] = number[labels[window]]
+    return clipped, None if embedding is None else embedding[present - 1]

@@ -48,7 +48,7 @@ def speak(*, quiet: bool, verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(Lower("%(levelname)s: %(message)s"))
     log = logging.getLogger("wsiseg")
-    log.handlers, log.propagate = [handler], False
+    log.handlers = [handler]
     log.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
 
 

@@ -9,6 +9,7 @@ import typer
 from wsiseg import __version__
 from wsiseg.cli.check import check
 from wsiseg.cli.draw import draw
+from wsiseg.cli.evaluate import evaluate
 from wsiseg.cli.export import export
 from wsiseg.cli.plan import plan
 from wsiseg.cli.segment import segment
@@ -23,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (segment, plan, export, check, draw, train):
+for command in (segment, plan, export, check, draw, train, evaluate):
     app.command()(command)
 
 

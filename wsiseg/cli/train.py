@@ -14,7 +14,9 @@ from wsiseg.cli._report import reported, say, speak
 
 @reported
 def train(
-    config: Annotated[Path, typer.Argument(help="TOML file, such as configs/spn-ien-small.toml.", show_default=False)],
+    config: Annotated[
+        Path, typer.Argument(help="TOML file, such as configs/spn-ien-small.toml.", show_default=False)
+    ],
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
     ] = None,
@@ -74,8 +76,10 @@ def _bars(*, quiet: bool) -> Iterator[Callable[[str, int, int, float], None] | N
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda stage, step, steps, loss: (
-            say(f"{stage}: step {step} of {steps}, loss {loss:.4f}") if step % 100 == 0 else None
+        yield (
+            lambda stage, step, steps, loss: (
+                say(f"{stage}: step {step} of {steps}, loss {loss:.4f}") if step % 100 == 0 else None
+            )
         )
         return
     columns = (

@@ -27,7 +27,10 @@ def window(
     pending = {submit(task): i for i, task in islice(numbered, limit)}
     try:
         while pending:
-            done = wait(pending, return_when=FIRST_COMPLETED).done
+            # Taken from the end: what was finished is given before what failed ends it all.
+            finished = wait(pending, return_when=FIRST_COMPLETED).done
+            done = sorted(finished, key=lambda future: future.exception() is None)
+            finished.clear()
             while done:
                 yield take(done.pop(), pending, lost)
                 pending.update((submit(task), i) for i, task in islice(numbered, 1))

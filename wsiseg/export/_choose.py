@@ -36,7 +36,9 @@ def exporter_for(path: Path) -> ModuleType:
     known = _exporters()
     fitting = [suffix for suffix in known if path.name.lower().endswith(suffix)]
     if not fitting:
-        raise OutputError(f"{path}: nothing writes {path.suffix or 'this'!r}; use one of {', '.join(sorted(known))}")
+        raise OutputError(
+            f"{path}: nothing writes {path.suffix or 'this'!r}; use one of {', '.join(sorted(known))}"
+        )
     return plugins.load(export, known[max(fitting, key=len)])
 
 

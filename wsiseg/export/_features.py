@@ -53,7 +53,9 @@ def nucleus_features(table: NucleusTable, info: ExportInfo) -> Iterator[str]:
             continue
         y, x = table.centroid[i]
         values = ",".join(
-            f"{name}:{column[i]:.4g}" for name, column in zip(names, columns, strict=True) if np.isfinite(column[i])
+            f"{name}:{column[i]:.4g}"
+            for name, column in zip(names, columns, strict=True)
+            if np.isfinite(column[i])
         )
         yield (
             f'{{"type":"Feature","id":"{identity(space, y, x, taken)}","geometry":{geometry(polygon)},'

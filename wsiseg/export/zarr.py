@@ -1,13 +1,14 @@
 """The store: one zarr group a slide that keeps all that is known of its nuclei, in few files.
 
-    out.zarr/                  attributes: format, counts, scale, classes, measurements, provenance, sizes of files
-        centroid area score label tile vertices offsets      the columns of a `NucleusTable`, level-0 pixels
-        columns (N, C)         measurements, named in the attributes
-        regions/               rings of what was processed: vertices, offsets, and the region each ring is of
+out.zarr/                  attributes: format, counts, scale, classes, measurements, provenance, sizes of files
+    centroid area score label tile vertices offsets      the columns of a `NucleusTable`, level-0 pixels
+    columns (N, C)         measurements, named in the attributes
+    regions/               rings of what was processed: vertices, offsets, and the region each ring is of
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -76,7 +77,7 @@ def write_group(folder: Path, nuclei: NucleusTable, info: ExportInfo) -> None:
             "class_colors": [list(color) for color in info.class_colors],
             "measurements": names,
             "region_names": [region.name for region in info.regions],
-            "provenance": dict(info.provenance),
+            "provenance": json.loads(json.dumps(dict(info.provenance))),
             "files": sizes(folder),
         }
     )
@@ -106,12 +107,16 @@ def read_store(path: Path) -> tuple[ExportInfo, Iterator[NucleusTable]]:
         If it is none of ours, of another version, or damaged; also while the nuclei are read.
     """
     if not path.is_dir():
-        raise StoreError(f"{path}: no such store; a store is the folder that `wsiseg segment -o OUT.zarr` writes")
+        raise StoreError(
+            f"{path}: no such store; a store is the folder that `wsiseg segment -o OUT.zarr` writes"
+        )
     try:
         group = zarr.open_group(path, mode="r", zarr_format=3)
         about = dict(group.attrs)
         if about.get("format") != FORMAT:
-            raise StoreError(f"{path}: not a store of nuclei of this version (format {about.get('format')!r})")
+            raise StoreError(
+                f"{path}: not a store of nuclei of this version (format {about.get('format')!r})"
+            )
         if sizes(path) != about["files"]:
             raise StoreError(f"{path}: damaged (files are missing or cut off); segment the slide again")
         return info_of(group, about), pieces_of(path, group, about)

@@ -26,7 +26,8 @@ def for_inference(network: nn.Module, device: str) -> nn.Module:
             fused = fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm))
             setattr(module, conv, fused)
             setattr(module, norm, nn.Identity())
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     return network.half() if torch.device(device).type == "cuda" else network
 
 

@@ -135,9 +135,7 @@ def semantic_loss(network: nn.Module, images: Tensor, targets: Tensor, _: np.ran
     )
 
 
-def instance_targets(
-    settings: Settings, sample: Sample, _: Options, trained: Networks
-) -> NDArray[np.int32]:
+def instance_targets(settings: Settings, sample: Sample, _: Options, trained: Networks) -> NDArray[np.int32]:
     """(1, H, W) int32: the instances, and in `input` and `patch` form the background as one more."""
     background = None if settings.coordinates == "output" else settings.background
     labels = instance_labels(
@@ -209,7 +207,10 @@ def maps(
     network = partial(run, trained["ien"])
     embeddings: Iterable[NDArray[np.float16]]
     if settings.coordinates == "patch":
-        embeddings = [embed_mosaic(lambda part: embed(settings, network, part, np.zeros((len(part), 2))), i) for i in images]
+        embeddings = [
+            embed_mosaic(lambda part: embed(settings, network, part, np.zeros((len(part), 2))), i)
+            for i in images
+        ]
     else:
         embeddings = embed(settings, network, images, np.array(origins)).half().cpu().numpy()
     return [Maps(p, e) for p, e in zip(prob, embeddings, strict=True)]

@@ -37,15 +37,27 @@ def open_slide(slide: SlideRef | str | Path) -> Slide:
         try:
             with quiet():
                 opened: Slide = plugins.load(readers, name).open(ref.path, ref.use_bounds)
-                # A truncated file may open and fail here, where another reader can still be tried.
-                opened.read(Rect(0, 0, 1, 1), len(opened.downsamples) - 1)
-                opened.read(Rect(0, 0, 1, 1).shift(opened.shape[0] - 1, opened.shape[1] - 1), 0)
+                probe(opened)
         except Exception as error:  # every library has its own errors; all are told
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             refusals.append(f"{name}: {reason.removeprefix(f'{ref.path}: ')[:120]}")
         else:
             return opened
     raise SlideError(f"{ref.path}: no reader opens this ({'; '.join(refusals)})")
+
+
+def probe(slide: Slide) -> None:
+    """Read the first pixel of the last level and the last of level 0; close the slide if that fails.
+
+    A truncated file may open and fail only here, where another reader can still be tried.
+    """
+    corner = Rect(0, 0, 1, 1)
+    try:
+        slide.read(corner, len(slide.downsamples) - 1)
+        slide.read(corner.shift(slide.shape[0] - 1, slide.shape[1] - 1), 0)
+    except Exception:
+        slide.close()
+        raise
 
 
 def by_order() -> list[str]:
@@ -79,7 +91,7 @@ def resolve_mpp(slide: Slide, ref: SlideRef) -> float:
     if size is None:
         raise SlideError(f"{ref.path}: no pixel size in the metadata; {advice}")
     y, x = size
-    if not (LEAST_MPP <= min(y, x) and max(y, x) <= MOST_MPP):
+    if not (min(y, x) >= LEAST_MPP and max(y, x) <= MOST_MPP):
         raise SlideError(
             f"{ref.path}: a pixel size of {x:g} um is not between {LEAST_MPP:g} and {MOST_MPP:g}; {advice}"
         )

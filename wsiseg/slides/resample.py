@@ -50,7 +50,9 @@ class PlanView:
 
     def read(self, rect: Rect) -> NDArray[np.uint8]:
         """(h, w, 3) uint8 pixels of `rect`, in plan pixels; outside as the slide's `fill` says."""
-        if abs(self._factor - 1) * max(self.shape) < 0.5:  # no pixel is off by half a pixel: nothing to filter
+        if (
+            abs(self._factor - 1) * max(self.shape) < 0.5
+        ):  # no pixel is off by half a pixel: nothing to filter
             return self._source(rect)
         rows, row_weights = taps(rect.y0, rect.y1, self._factor)
         columns, column_weights = taps(rect.x0, rect.x1, self._factor)
@@ -117,9 +119,7 @@ def weighted(
     return total
 
 
-def thumbnail(
-    slide: Slide, slide_mpp: float, *, mpp: float = 8.0
-) -> tuple[NDArray[np.uint8], float]:
+def thumbnail(slide: Slide, slide_mpp: float, *, mpp: float = 8.0) -> tuple[NDArray[np.uint8], float]:
     """The whole slide at `mpp`, (H, W, 3) uint8, and its mpp; made strip by strip, in bounded memory.
 
     A slide that would be less than 64 pixels on its short side is shown finer, but never enlarged.

@@ -70,9 +70,7 @@ def level_shape(slide: Slide, level: int) -> tuple[int, int]:
     return max(1, round(slide.shape[0] / down)), max(1, round(slide.shape[1] / down))
 
 
-def read_on_white(
-    rect: Rect, inside: Rect, read: Callable[[Rect], NDArray[np.uint8]]
-) -> NDArray[np.uint8]:
+def read_on_white(rect: Rect, inside: Rect, read: Callable[[Rect], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """(h, w, 3) uint8: what `read` gives of the part of `rect` that lies inside, and white around it."""
     out = np.full((*rect.shape, 3), 255, np.uint8)
     part = rect.intersect(inside)

@@ -48,7 +48,7 @@ class FlatImage:
         """See `Slide`."""
         return {"vendor": "plain image"}
 
-    def read(self, rect: Rect, level: int) -> NDArray[np.uint8]:  # noqa: ARG002  # there is one level
+    def read(self, rect: Rect, level: int) -> NDArray[np.uint8]:  # there is one level
         """See `Slide`."""
         return read_on_white(rect, self.bounds, lambda part: self.pixels[part.slices()])
 
@@ -56,12 +56,14 @@ class FlatImage:
         """See `Slide`: nothing is open."""
 
 
-def open(path: str, use_bounds: bool) -> FlatImage:  # noqa: A001, ARG001  # the plug-in's one verb
+def open(path: str, use_bounds: bool) -> FlatImage:  # the plug-in's one verb
     """Open an image; see `slides.readers`."""
     with warnings.catch_warnings():
         # Its own limit is checked below, with a message that says what to do.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise SlideError(f"{image.width} x {image.height} pixels; convert it to a tiled, pyramidal TIFF")
+                raise SlideError(
+                    f"{image.width} x {image.height} pixels; convert it to a tiled, pyramidal TIFF"
+                )
             return FlatImage(np.asarray(image.convert("RGB")))

@@ -66,7 +66,7 @@ class OpenSlideReader:
         self.handle.close()
 
 
-def open(path: str, use_bounds: bool) -> OpenSlideReader:  # noqa: A001  # the plug-in's one verb
+def open(path: str, use_bounds: bool) -> OpenSlideReader:  # the plug-in's one verb
     """Open a slide; see `slides.readers`."""
     handle = openslide.OpenSlide(path)
     width, height = handle.dimensions

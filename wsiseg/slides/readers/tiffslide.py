@@ -74,6 +74,6 @@ class TiffSlideReader:
         self.handle.close()
 
 
-def open(path: str, use_bounds: bool) -> TiffSlideReader:  # noqa: A001, ARG001  # the plug-in's one verb
+def open(path: str, use_bounds: bool) -> TiffSlideReader:  # the plug-in's one verb
     """Open a slide; see `slides.readers`."""
     return TiffSlideReader(tiffslide.TiffSlide(path), path)

@@ -75,7 +75,7 @@ class WsiDicomReader:
         self.handle.close()
 
 
-def open(path: str, use_bounds: bool) -> WsiDicomReader:  # noqa: A001, ARG001  # the plug-in's one verb
+def open(path: str, use_bounds: bool) -> WsiDicomReader:  # the plug-in's one verb
     """Open a slide; see `slides.readers`."""
     if not Path(path).exists():
         raise FileNotFoundError(path)

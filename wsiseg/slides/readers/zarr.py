@@ -73,7 +73,7 @@ class ZarrReader:
         """See `Slide`: zarr keeps nothing open."""
 
 
-def open(path: str, use_bounds: bool) -> ZarrReader:  # noqa: A001, ARG001  # the plug-in's one verb
+def open(path: str, use_bounds: bool) -> ZarrReader:  # the plug-in's one verb
     """Open an image; see `slides.readers`."""
     register_codecs(verbose=False)
     node = zarr.open(path, mode="r")

@@ -1,0 +1,39 @@
+"""What tests share: the real data, where it is, and calm libraries."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+hypothesis_settings.register_profile(
+    "tests",
+    derandomize=True,
+    deadline=None,  # two busy cores say nothing about a function's speed
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of the real slides and labelled images; with CI=true they must be there."""
+    folder = Path(os.environ.get("WSISEG_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not folder.is_dir():
+        reason = f"{folder}: no real data here; set WSISEG_DATA"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def slides(data: Path) -> Path:
+    """Folder of the real slides."""
+    return data / "slides"

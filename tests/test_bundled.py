@@ -1,0 +1,76 @@
+"""The bundled model on real tissue: what must be right before it ships."""
+
+import json
+
+import numpy as np
+import pytest
+import shapely
+from ihc import centroids_of, read_image, read_truth, score_points
+
+import wsiseg
+from wsiseg.polygons import to_shapely
+
+IHC_MPP = 0.6
+"""As scripts/sample_slide.py measured it."""
+
+KERATIN = (1295, 1250, 1450, 1600)
+"""x0, y0, x1, y1 in CMU-1-Small-Region, level-0 pixels: loose keratin, where there is no nucleus."""
+
+VARIANTS = ["CMU-1-Small-Region.dicom", "CMU-1-Small-Region.zarr", "CMU-1-Small-Region.jp2.tiff"]
+
+
+def roi(tmp_path, x0, y0, x1, y1):
+    path = tmp_path / "roi.geojson"
+    path.write_text(json.dumps(shapely.geometry.mapping(shapely.box(x0, y0, x1, y1))))
+    return path
+
+
+def polygons(nuclei):
+    return shapely.make_valid(to_shapely(nuclei.vertices, nuclei.offsets))
+
+
+def f1(first, second):
+    a, b = polygons(first), polygons(second)
+    i, j = shapely.STRtree(b).query(a, predicate="intersects")
+    common = shapely.area(shapely.intersection(a[i], b[j]))
+    iou = common / (shapely.area(a[i]) + shapely.area(b[j]) - common)
+    return 2 * (iou > 0.5).sum() / (len(a) + len(b))
+
+
+def test_pale_blue_nuclei_are_found():
+    labels = wsiseg.segment_image(read_image(), mpp=IHC_MPP)
+    score = score_points(centroids_of(labels), read_truth(), radius=3 / IHC_MPP, labels=labels)
+    assert score.nuclei >= 150
+    assert score.recall >= 0.7
+    assert score.precision >= 0.7
+
+
+def test_loose_keratin_holds_no_nuclei_and_living_skin_does(slides, tmp_path):
+    x0, y0, x1, y1 = KERATIN
+    result = wsiseg.segment(slides / "CMU-1-Small-Region.svs", roi=roi(tmp_path, 900, y0, x1, y1))
+    x = result.nuclei.centroid[:, 1]
+    assert (x >= x0).sum() <= 5
+    assert ((x >= 900) & (x < 1200)).sum() >= 60
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_same_tissue_in_other_formats_has_the_same_nuclei(slides, tmp_path, name):
+    area = roi(tmp_path, 700, 1500, 1100, 1900)
+    first = wsiseg.segment(slides / "CMU-1-Small-Region.svs", roi=area).nuclei
+    second = wsiseg.segment(slides / name, slide_mpp=0.499, roi=area).nuclei
+    assert len(first) > 50
+    assert abs(len(first) - len(second)) <= 0.02 * len(first) + 1
+    assert f1(first, second) > 0.9
+
+
+def test_tiles_of_any_size_give_the_same_nuclei(slides, tmp_path):
+    area = roi(tmp_path, 5000, 4000, 5600, 4500)
+    slide = slides / "colon-11264x8448.tif"
+    small, large = (wsiseg.segment(slide, roi=area, tile_size=size).nuclei for size in (256, 1024))
+    assert len(small) > 150
+    assert f1(small, large) >= 0.99
+    shapes = polygons(small)
+    i, j = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    i, j = i[i < j], j[i < j]
+    common = shapely.area(shapely.intersection(shapes[i], shapes[j]))
+    assert (common <= 0.3 * np.minimum(shapely.area(shapes[i]), shapely.area(shapes[j]))).all()

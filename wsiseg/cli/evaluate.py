@@ -1,0 +1,79 @@
+"""`wsiseg evaluate`: how well a model does on labelled images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli._report import reported, say, speak
+
+
+@reported
+def evaluate(
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option(help="Data sets below that folder.", show_default="multiorgan and tnbc"),
+    ] = None,
+    split: Annotated[str, typer.Option(help="A part of the data set's split.json: val, test, ...")] = "val",
+    model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
+    choose: Annotated[
+        bool,
+        typer.Option("--choose", help="Also try thresholds and least areas: for validation images alone."),
+    ] = False,
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="THRESHOLD,MIN_AREA: also connected components of the foreground alone."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", help="Also write the numbers as JSON.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Evaluate a model on images with masks: AJI in both variants, object Dice, PQ, pixel IoU and F1.
+
+    Choices belong on validation images; run the test split once, with a final model.
+
+    wsiseg evaluate --data ~/nuclei --split val --choose
+
+    wsiseg evaluate --data ~/nuclei --split test --dataset multiorgan --baseline 0.3,40
+    """
+    speak(quiet=False, verbose=False)
+    from wsiseg import evaluate as evaluation
+    from wsiseg.config import data_folder
+    from wsiseg.models import ModelRef, describe, find_model
+    from wsiseg.predict import check_device, load
+    from wsiseg.samples import read_samples, read_split
+
+    folder = find_model(model)
+    card = describe(folder)
+    loaded = load(ModelRef(card.recipe, str(folder), check_device(device)))
+    root, numbers = data_folder(data), {}
+    for name in dataset or ["multiorgan", "tnbc"]:
+        samples = read_samples(root / name, read_split(root / name, split), mpp=card.mpp)
+        segments = {card.name: evaluation.grouped(loaded)}
+        if baseline is not None:
+            segments["components"] = evaluation.components(loaded, *_numbers(baseline))
+        for method, segment in segments.items():
+            table = evaluation.evaluate(samples, segment)
+            print(f"\n{name}, {split}, {method}\n\n{table.markdown()}")
+            numbers[f"{name}/{split}/{method}"] = {"images": table.rows, "mean": table.mean()}
+        if choose:
+            chosen, components = evaluation.choose(samples, loaded)
+            print(f"\nbest on {name}, {split}: {chosen}; components alone: {components}")
+    if output is not None:
+        output.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+        say(f"the numbers are in {output}")
+
+
+def _numbers(text: str) -> tuple[float, int]:
+    from wsiseg.errors import ConfigError
+
+    try:
+        threshold, area = text.split(",")
+        return float(threshold), int(area)
+    except ValueError as error:
+        raise ConfigError(f"--baseline {text!r}: give THRESHOLD,MIN_AREA, such as 0.3,40") from error

@@ -1,0 +1,144 @@
+"""A data set of labelled images through a model: a table of metrics, and thresholds chosen on validation images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg import metrics
+from wsiseg.errors import DataError
+from wsiseg.geometry import Rect
+from wsiseg.maps import Maps
+from wsiseg.predict import Model, relabelled
+from wsiseg.samples import Sample
+
+METRICS: Mapping[str, Callable[[NDArray[np.integer], NDArray[np.integer]], float]] = {
+    "IoU": metrics.pixel_iou,
+    "F1": metrics.pixel_f1,
+    "Dice": metrics.object_dice,
+    "AJI": metrics.aji,
+    "AJI (authors)": metrics.aji_authors,
+    "PQ": metrics.panoptic_quality,
+}
+"""Columns of the table. Pixel IoU and F1, object Dice, both Aggregated Jaccard Indices, panoptic quality."""
+
+THRESHOLDS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+MIN_AREAS = (20, 40, 60, 80)
+
+Segment = Callable[[Sample], NDArray[np.int32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Metrics of a data set.
+
+    rows : image name -> metric name -> value    plus "nuclei" and "true nuclei"
+    """
+
+    rows: Mapping[str, Mapping[str, float]]
+
+    def mean(self) -> dict[str, float]:
+        """Each metric averaged over the images, never pooled."""
+        names = next(iter(self.rows.values()))
+        return {name: float(np.mean([row[name] for row in self.rows.values()])) for name in names}
+
+    def markdown(self) -> str:
+        """The table as Markdown, the mean last."""
+        named = {**self.rows, "mean": self.mean()}
+        heading = list(next(iter(named.values())))
+        lines = ["| image | " + " | ".join(heading) + " |", "|---" * (len(heading) + 1) + "|"]
+        for image, row in named.items():
+            cells = (f"{row[n]:.0f}" if "nuclei" in n else f"{row[n]:.4f}" for n in heading)
+            lines.append(f"| {image} | " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Numbers chosen on validation images, and the mean AJI (authors) they got there."""
+
+    threshold: float
+    min_area: int
+    aji: float
+
+
+def evaluate(samples: Sequence[Sample], segment: Segment) -> Table:
+    """Metrics of `segment` over samples with labels.
+
+    Raises
+    ------
+    DataError
+        If there is no sample, or one has no labels.
+    """
+    if not samples:
+        raise DataError("no images to evaluate on")
+    rows = {}
+    for sample in samples:
+        truth = labels_of(sample)
+        found = segment(sample)
+        row = {name: metric(truth, found) for name, metric in METRICS.items()}
+        counts = {
+            "nuclei": float(found.max(initial=0)),
+            "true nuclei": float(len(np.unique(truth[truth > 0]))),
+        }
+        rows[sample.name] = {**row, **counts}
+    return Table(rows)
+
+
+def labels_of(sample: Sample) -> NDArray[np.int32]:
+    """The true instances of a sample.
+
+    Raises
+    ------
+    DataError
+        If it has none: points cannot be evaluated against.
+    """
+    if sample.labels is None:
+        raise DataError(f"{sample.name}: has no labels; evaluation needs masks of all nuclei")
+    return sample.labels
+
+
+def grouped(model: Model, threshold: float | None = None, min_area: int | None = None) -> Segment:
+    """Whole images by the recipe's own grouping."""
+    return lambda sample: model.segment(sample.image, threshold=threshold, min_area=min_area)
+
+
+def components(model: Model, threshold: float, min_area: int) -> Segment:
+    """Whole images by connected components of the foreground: the baseline."""
+
+    def segment(sample: Sample) -> NDArray[np.int32]:
+        maps, inside = model.predict_whole(sample.image)
+        return relabelled(model.components(maps, threshold=threshold, min_area=min_area)[inside])
+
+    return segment
+
+
+def choose(samples: Sequence[Sample], model: Model) -> tuple[Choice, Choice]:
+    """Threshold and least area of highest mean AJI (authors): for the grouping, and for components alone.
+
+    `samples` are validation images. The networks see each once.
+    """
+    seen = [model.predict_whole(sample.image) for sample in samples]
+    truths = [labels_of(sample) for sample in samples]
+
+    def group(maps: Maps, threshold: float, min_area: int) -> NDArray[np.int32]:
+        return model.group(maps, Rect(0, 0, *maps.prob.shape[1:]), threshold=threshold, min_area=min_area)[0]
+
+    def baseline(maps: Maps, threshold: float, min_area: int) -> NDArray[np.int32]:
+        return model.components(maps, threshold=threshold, min_area=min_area)
+
+    def best(segment: Callable[[Maps, float, int], NDArray[np.int32]]) -> Choice:
+        tried = []
+        for threshold, min_area in itertools.product(THRESHOLDS, MIN_AREAS):
+            scores = [
+                metrics.aji_authors(truth, segment(maps, threshold, min_area)[inside])
+                for (maps, inside), truth in zip(seen, truths, strict=True)
+            ]
+            tried.append(Choice(threshold, min_area, float(np.mean(scores))))
+        return max(tried, key=lambda choice: choice.aji)
+
+    return best(group), best(baseline)
