@@ -64,7 +64,9 @@ def write(path: Path, image: NDArray[np.uint8], mpp: float) -> None:
 
 def main() -> None:
     """Build it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--size", type=int, nargs=2, default=(2048, 3072), metavar=("HEIGHT", "WIDTH"))
     options = parser.parse_args()

@@ -11,7 +11,10 @@ MODULES = sorted((ROOT / "wsiseg").rglob("*.py"))
 
 def loaded_by(code):
     out = subprocess.run(
-        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return {name.partition(".")[0] for name in out.stdout.split()}
 
@@ -44,4 +47,6 @@ def test_every_module_says_what_it_is(path):
 def test_every_test_file_tests_something():
     for path in (ROOT / "tests").glob("test_*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        assert any(isinstance(n, ast.FunctionDef) and n.name.startswith("test_") for n in ast.walk(tree)), path
+        assert any(isinstance(n, ast.FunctionDef) and n.name.startswith("test_") for n in ast.walk(tree)), (
+            path
+        )

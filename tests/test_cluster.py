@@ -12,6 +12,7 @@ from wsiseg.cluster import (
     cluster_anchored,
     cluster_free,
     instances,
+    likely,
     mean_embeddings,
     without_background,
 )
@@ -142,6 +143,13 @@ def test_instances_are_connected_large_enough_and_without_gaps(clusters, least):
     for i in range(1, found.max() + 1):
         assert ndimage.label(found == i)[1] == 1
         assert (found == i).sum() >= least
+
+
+def test_faint_nuclei_are_left_out():
+    labels = np.array([[1, 1, 2], [3, 3, 2]], np.int32)
+    prob = np.array([[0.9, 0.3, 0.4], [0.5, 0.5, 0.4]])
+    assert likely(labels, prob, 0.5).tolist() == [[1, 1, 0], [2, 2, 0]]
+    assert likely(labels, prob, 0.0).tolist() == labels.tolist()
 
 
 def test_mean_embeddings():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from slides_made import discs, tiny_model, write_slide
 import wsiseg
 from wsiseg import measure, nuclei, polygons, worker
 from wsiseg.errors import ConfigError, ModelError, OutputError, RegionError, StoreError, TaskError
-from wsiseg.execute import cores, dask_local, threads
+from wsiseg.execute import Executor, cores, dask_local, threads
 from wsiseg.models import ModelRef
 from wsiseg.nuclei import NucleusTable
 from wsiseg.outputs import convert
@@ -136,7 +137,7 @@ def test_a_failed_task_leaves_the_others_and_only_the_rest_is_computed_again(
 
 
 def test_nothing_is_started_when_all_is_done(tmp_path: Path) -> None:
-    def never() -> threads.Threads:  # type: ignore[empty-body]
+    def never() -> AbstractContextManager[Executor]:
         raise AssertionError
 
     plan = make_plan((0, 0), mpp=0.25, core=128, halo=64)

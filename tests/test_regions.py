@@ -43,7 +43,14 @@ def test_compressed_and_bare(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"type": "Point", "coordinates": [1, 2]}', '{"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"type": "Point", "coordinates": [1, 2]}',
+        '{"type": "Polygon", "coordinates": [[[0, 0], [1, 1]]]}',
+    ],
 )
 def test_what_holds_no_area_is_an_error(tmp_path, text):
     (tmp_path / "a.geojson").write_text(text)

@@ -54,16 +54,23 @@ def test_a_tile_is_exactly_the_crop_of_the_whole(mpp, y, x, height, width):
         view = PlanView(slide, 0.5, mpp)
         whole = view.read(Rect(-50, -50, 400, 400))
         part = Rect(y, x, y + height, x + width)
-        np.testing.assert_array_equal(view.read(part), whole[part.shift(50, 50).intersect(Rect(0, 0, 450, 450)).slices()][
-            : part.height, : part.width
-        ]) if part.y1 <= 350 and part.x1 <= 350 else None
+        np.testing.assert_array_equal(
+            view.read(part),
+            whole[part.shift(50, 50).intersect(Rect(0, 0, 450, 450)).slices()][: part.height, : part.width],
+        ) if part.y1 <= 350 and part.x1 <= 350 else None
 
 
 def test_tiles_make_up_the_whole_on_sizes_that_do_not_divide():
     view = PlanView(SLIDE, 0.5, 0.3)
     whole = view.read(Rect(0, 0, *view.shape))
     rows = [
-        np.concatenate([view.read(Rect(y, x, min(y + 64, view.shape[0]), min(x + 64, view.shape[1]))) for x in range(0, view.shape[1], 64)], 1)
+        np.concatenate(
+            [
+                view.read(Rect(y, x, min(y + 64, view.shape[0]), min(x + 64, view.shape[1])))
+                for x in range(0, view.shape[1], 64)
+            ],
+            1,
+        )
         for y in range(0, view.shape[0], 64)
     ]
     np.testing.assert_array_equal(np.concatenate(rows), whole)
@@ -80,7 +87,15 @@ def test_it_is_the_picture_that_another_resampler_gives(mpp):
 
 def test_the_coarsest_level_that_is_fine_enough_is_read():
     slide = Pyramid([smooth(256, 256), smooth(128, 128), smooth(64, 64)])
-    assert [PlanView(slide, 0.25, mpp).level for mpp in (0.1, 0.25, 0.49, 0.5, 0.997, 1.0, 4.0)] == [0, 0, 0, 1, 2, 2, 2]
+    assert [PlanView(slide, 0.25, mpp).level for mpp in (0.1, 0.25, 0.49, 0.5, 0.997, 1.0, 4.0)] == [
+        0,
+        0,
+        0,
+        1,
+        2,
+        2,
+        2,
+    ]
     assert PlanView(slide, 0.25, 0.5).scale == 2
 
 

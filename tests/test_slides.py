@@ -58,7 +58,7 @@ def test_pixel_size_comes_from_the_metadata_or_is_asked_for(slides):
     given = SlideRef(svs.path, mpp=0.25)
     assert resolve_mpp(open_slide(given), given) == 0.25
     for name, message in (
-        ("CMU-1-Small-Region.zarr", "no pixel size.*--slide-mpp"),
+        ("CMU-1-Small-Region.zarr", r"no pixel size.*--slide-mpp"),
         ("CMU-1-Small-Region.jp2.tiff", "0.00499 um is not between 0.05 and 5.*--slide-mpp"),
     ):
         ref = SlideRef(str(slides / name))
@@ -81,7 +81,9 @@ def test_what_is_no_slide_is_refused_with_every_reason(tmp_path, slides):
     (tmp_path / "cut.svs").write_bytes((slides / "CMU-1-Small-Region.svs").read_bytes()[:500_000])
     (tmp_path / "empty").mkdir()
     for name in ("text.svs", "cut.svs", "empty"):
-        with pytest.raises(SlideError, match="openslide: .*tiffslide: .*wsidicom: .*zarr: .*flat: ") as caught:
+        with pytest.raises(
+            SlideError, match=r"openslide: .*tiffslide: .*wsidicom: .*zarr: .*flat: "
+        ) as caught:
             open_slide(tmp_path / name)
         assert "\n" not in str(caught.value)
 
@@ -101,10 +103,14 @@ def test_plain_images_and_zarr_of_every_layout(tmp_path, image):
     group = zarr.create_group(tmp_path / "c.zarr")
     group.create_array("0", data=image.transpose(2, 0, 1))
     group.create_array("1", data=image[::2, ::2].transpose(2, 0, 1).copy())
-    axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space", "unit": "micrometer"} for n in "yx")]
+    axes = [
+        {"name": "c", "type": "channel"},
+        *({"name": n, "type": "space", "unit": "micrometer"} for n in "yx"),
+    ]
     scales = [[1, 0.5, 0.5], [1, 1.0, 1.0]]
     sets = [
-        {"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": s}]} for i, s in enumerate(scales)
+        {"path": str(i), "coordinateTransformations": [{"type": "scale", "scale": s}]}
+        for i, s in enumerate(scales)
     ]
     group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": sets}]}
     for name in ("a.png", "b.zarr", "c.zarr"):
@@ -123,7 +129,9 @@ def test_the_fingerprint_is_the_contents(tmp_path, slides):
     assert fingerprint(str(copy)) == fingerprint(str(svs))
     copy.write_bytes(svs.read_bytes()[:-1] + b"x")
     assert fingerprint(str(copy)) != fingerprint(str(svs))
-    assert fingerprint(str(slides / "CMU-1-Small-Region.dicom")) == fingerprint(str(slides / "CMU-1-Small-Region.dicom"))
+    assert fingerprint(str(slides / "CMU-1-Small-Region.dicom")) == fingerprint(
+        str(slides / "CMU-1-Small-Region.dicom")
+    )
 
 
 def test_what_a_scanner_did_not_see_is_white():

@@ -12,7 +12,7 @@ from wsiseg.stages import Schedule, TrainingImage
 from wsiseg.train import train
 
 SCHEDULE = Schedule(crops=24, batch=2, size=64)
-SETTINGS = spn_ien.Settings(width=0.125, spn=SCHEDULE, ien=SCHEDULE)
+SETTINGS = spn_ien.Settings(width=0.25, spn=SCHEDULE, ien=SCHEDULE)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,10 @@ TABLE = replace(table(300, columns=("Area µm^2", "Nucleus/Cell area ratio")), e
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    assert write(tmp_path / "a.zarr", iter([TABLE.take(np.arange(100)), TABLE.take(np.arange(100, 300))]), INFO) == 300
+    assert (
+        write(tmp_path / "a.zarr", iter([TABLE.take(np.arange(100)), TABLE.take(np.arange(100, 300))]), INFO)
+        == 300
+    )
     return tmp_path / "a.zarr"
 
 

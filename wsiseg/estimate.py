@@ -13,7 +13,7 @@ BASE = 600e6
 BYTES_PER_PIXEL = 330
 """Bytes at the peak per pixel of a tile with its halo: activations of the networks, maps, the tile."""
 
-CORE_SECONDS_PER_MEGAPIXEL = 1.6
+CORE_SECONDS_PER_MEGAPIXEL = 1.0
 """Seconds of one processor core per million pixels of tiles with their halos."""
 
 

@@ -69,8 +69,11 @@ def resolve(
 
     - united with one, if one of both is cut by its tile's outer border, or they overlap by at most `SHARE`
       of the smaller, and their mean embeddings lie within the bandwidth;
-    - dropped, if they overlap by more;
-    - else left what the other one does not cover.
+    - dropped, if they overlap by more, even where it could be united with another one;
+    - else left what the other one does not cover, and dropped if that is less than half of it.
+
+    A nucleus that took in a piece meets later claims with both outlines; the piece brings along only what
+    no other accepted nucleus covers.
 
     Parameters
     ----------
@@ -180,33 +183,51 @@ def decide(
         neighbours.setdefault(b, []).append((a, near))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    shapes, accepted, dropped = {i: polygons[i] for i in neighbours}, set(), []
+    shapes: dict[int, shapely.Geometry] = {}
+    owner: dict[int, int] = {}
     changed: set[int] = set()
     for i in (int(i) for i in order if int(i) in neighbours):
-        mine = shapes[i]
-        fate = i
-        for j, near in sorted(neighbours[i], key=lambda pair: rank[pair[0]]):
-            if j not in accepted:
-                continue
-            common = shapely.intersection(mine, shapes[j]).area
-            share = common / max(min(mine.area, shapes[j].area), 1e-9)
-            if near and common > 0 and (cut[i] or cut[j] or share <= SHARE):
-                shapes[j] = shapely.union(shapes[j], mine)
-                changed.add(j)
-                fate = j
-                break
-            if share > SHARE:
-                fate = -1
-                break
-            if common > 0:
-                mine = largest(shapely.difference(mine, shapes[j]))
-                changed.add(i)
-        if fate == i and mine.area >= 0.5 * polygons[i].area:
-            accepted.add(i)
-            shapes[i] = mine
-        else:
-            dropped.append(i)
-    return dropped, {i: largest(shapes[i]) for i in sorted(changed & accepted)}
+        # A piece that was united with a nucleus is met as that nucleus.
+        rivals: dict[int, tuple[bool, bool]] = {}
+        for k, near in neighbours[i]:
+            if k in owner:
+                was_near, was_cut = rivals.get(owner[k], (False, bool(cut[i])))
+                rivals[owner[k]] = was_near or near, was_cut or (near and bool(cut[k]))
+        ranked = sorted(rivals, key=lambda j: rank[j])
+        fate, mine = meet(polygons[i], i, [(j, shapes[j], *rivals[j]) for j in ranked])
+        if fate is None:
+            continue
+        owner[i] = fate
+        shapes[fate] = mine if fate == i else shapely.union(shapes[fate], mine)
+        if fate != i or mine is not polygons[i]:
+            changed.add(fate)
+    dropped = [i for i in neighbours if owner.get(i) != i]
+    return sorted(dropped), {i: largest(shapes[i]) for i in sorted(changed)}
+
+
+def meet(
+    claimed: shapely.Geometry, me: int, rivals: list[tuple[int, shapely.Geometry, bool, bool]]
+) -> tuple[int | None, shapely.Geometry]:
+    """Which nucleus a claim belongs to, itself, a rival or none, and what it has that no rival covers.
+
+    Parameters
+    ----------
+    rivals : of (number, polygon, near, cut)
+        Accepted nuclei by rank; whether embeddings agree, and whether one of both is cut.
+    """
+    mine, fate = claimed, me
+    for j, other, near, cut in rivals:
+        common = shapely.intersection(mine, other).area
+        share = common / max(min(mine.area, other.area), 1e-9)
+        if fate == me and near and common > 0 and (cut or share <= SHARE):
+            fate = j
+        elif share > SHARE:
+            return None, mine
+        elif common > 0:
+            mine = largest(shapely.difference(mine, other))
+    if fate == me and mine.area < 0.5 * claimed.area:
+        return None, mine
+    return fate, mine
 
 
 def largest(shape: shapely.Geometry) -> shapely.Geometry:

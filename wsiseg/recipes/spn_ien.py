@@ -52,6 +52,7 @@ class Settings:
     alpha, gamma, delta_intra, delta_inter     Eq. 1
     threshold, bandwidth          T_0 and the mean-shift's at inference
     min_area                      smallest nucleus, square pixels
+    least_score                   mean foreground probability below which a nucleus is left out
     spn, ien                      schedules
     """
 
@@ -74,6 +75,7 @@ class Settings:
     threshold: float = 0.5
     bandwidth: float = 1.5
     min_area: int = 30
+    least_score: float = 0.0
     spn: Schedule = field(default_factory=Schedule)
     ien: Schedule = field(default_factory=Schedule)
 
@@ -246,6 +248,7 @@ def group(
             device=device,
         )
         labels = cluster.instances(clusters, min_area=least)
+        labels = cluster.likely(labels, prob, settings.least_score)
         return labels, cluster.mean_embeddings(embedding, labels, int(labels.max(initial=0)))
     free = partial(_free_instances, settings, least, device)
     if settings.coordinates == "input":
