@@ -53,6 +53,16 @@ def test_it_is_the_mean_shift_of_scikit_learn(seed):
     assert adjusted_rand_score(reference, anchored(offsets, mask)[mask]) >= 0.99
 
 
+def test_with_every_pixel_a_point_and_a_seed_only_blocks_are_left_to_differ():
+    labels, offsets = drawn(64, 7, noise=0.4)
+    mask = labels > 0
+    embedded = offsets[:, mask].T.astype(float)
+    embedded[:, :2] += SCALE * np.argwhere(mask)
+    reference = MeanShift(bandwidth=1.5).fit(embedded).labels_
+    found = cluster_anchored(offsets, mask, origin=(0, 0), scale=SCALE, steps=((1, 1), (1, 1)))
+    assert adjusted_rand_score(reference, found[mask]) >= 0.995
+
+
 def test_it_finds_the_nuclei_that_were_drawn():
     labels, offsets = drawn(256, 90)
     mask = labels > 0
@@ -98,6 +108,20 @@ def test_nothing_and_next_to_nothing():
     assert anchored(offsets, mask).sum() == 1
 
 
+@given(st.integers(0, 19), st.integers(0, 19), st.integers(-300, 300_000), st.integers(-300, 300_000))
+def test_a_single_pixel_anywhere_is_one_cluster(y, x, y0, x0):
+    mask = np.zeros((20, 20), bool)
+    mask[y, x] = True
+    np.testing.assert_array_equal(anchored(np.full((4, 20, 20), 5.9), mask, (y0, x0)), mask)
+
+
+@given(st.integers(-4, 5000), st.integers(-4, 5000))
+def test_moved_by_whole_blocks_nothing_changes(rows, columns):
+    labels, offsets = drawn(48, 5)
+    moved = anchored(offsets, labels > 0, (64 * rows, 64 * columns))
+    np.testing.assert_array_equal(moved, anchored(offsets, labels > 0))
+
+
 def test_without_an_anchor_and_with_background_as_a_cluster():
     labels, _ = drawn(96, 8)
     rng = np.random.default_rng(0)
@@ -134,6 +158,17 @@ def test_what_a_nucleus_encloses_becomes_its_own():
         found = instances(clusters, min_area=1)
         assert found.max() == 1
         assert found[3:5, 3:5].all()
+
+
+@given(hnp.arrays(np.int8, (12, 11), elements=st.integers(0, 3)), st.integers(1, 6))
+def test_instances_are_numbered_in_reading_order_and_a_gap_lies_between_two(clusters, least):
+    found = instances(clusters.astype(np.int32), min_area=least)
+    firsts = [np.flatnonzero(found == i)[0] for i in range(1, found.max() + 1)]
+    assert firsts == sorted(firsts)
+    gaps, count = ndimage.label(np.pad(found, 1) == 0)
+    for gap in range(1, count + 1):
+        beside = np.pad(found, 1)[ndimage.binary_dilation(gaps == gap)]
+        assert gap == gaps[0, 0] or len(set(beside) - {0}) >= 2
 
 
 @given(hnp.arrays(np.int8, (9, 8), elements=st.integers(0, 3)), st.integers(1, 6))

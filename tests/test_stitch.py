@@ -3,6 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wsiseg.geometry import Rect
 from wsiseg.measure import centroids
@@ -176,6 +178,52 @@ def test_little_overlap_goes_to_the_first_unless_embeddings_agree(plan):
     tables = [square(50, 105, 20, 0, [0, 8.5 * 0.15, 0]), square(50, 122, 20, 1, [0, -8.5 * 0.15, 0])]
     found = resolve(concatenate(tables), plan)
     assert found.area.tolist() == [740]
+
+
+def test_a_nucleus_that_took_in_a_piece_meets_later_claims_with_all_of_it(plan):
+    """The third overlaps only the piece, which is a nucleus of its own no more."""
+    tables = [
+        square(50, 102, 20, 0, [0, 8.5 * 0.15, 0]),
+        square(50, 119, 20, 1, [0, -8.5 * 0.15, 0]),
+        square(50, 124, 14, 0, [0, 0, 9]),
+    ]
+    found = resolve(concatenate(tables), plan)
+    assert found.area.tolist() == [740]
+
+
+def test_a_claim_that_covers_another_nucleus_is_dropped_though_it_could_be_united(plan):
+    tables = [
+        square(50, 96, 20, 0, [0, 0, 0]),
+        square(50, 119, 6, 0, [0, 0, 9]),
+        square(50, 115, 20, 1, [0, -9.5 * 0.15, 0]),
+    ]
+    assert resolve(concatenate(tables), plan).area.tolist() == [400, 36]
+
+
+def no_two_overlap(squares):
+    """Those squares (tile, y, x, side, embedding) that overlap none of their tile before them."""
+    kept = []
+    for tile, y, x, side, embedding in squares:
+        box = shapely.box(x, y, x + side, y + side)
+        if all(tile != other or box.intersection(b).area == 0 for other, b, _ in kept):
+            kept.append((tile, box, square(float(y), float(x), side, tile, [0, 0, embedding])))
+    return [table for _, _, table in kept]
+
+
+CLAIM = st.tuples(
+    st.integers(0, 3), st.integers(100, 136), st.integers(100, 136), st.integers(8, 23), st.floats(-2, 2)
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(CLAIM, min_size=2, max_size=24))
+def test_whatever_is_claimed_no_pair_overlaps_by_more_than_the_share(squares):
+    """Where four cores meet, with embeddings that often agree: pieces are united, cut and dropped."""
+    plan = make_plan((256, 256), mpp=0.25, core=128, halo=64)
+    tables = no_two_overlap(squares)
+    found = resolve(concatenate(tables), plan)
+    assert 1 <= len(found) <= len(tables)
+    assert most_overlap(found) <= 0.3
 
 
 def test_far_out_in_a_slide_nothing_changes(tissue):

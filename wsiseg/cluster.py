@@ -26,6 +26,9 @@ BLOCK = 64
 MAX_DRIFT = 3.0
 """How far a seed may wander from its block, embedding units; it would take a nucleus of 20 pixels more."""
 
+STEPS = ((2, 4), (4, 8))
+"""Rows and columns of the plan from one point to the next, and from one seed to the next: 1 in 8, 1 in 32."""
+
 ITERATIONS = 50
 """The shift of a flat kernel ends when its points do not change any more: nearly always before 15."""
 
@@ -38,6 +41,7 @@ def cluster_anchored(
     scale: float,
     bandwidth: float = 1.5,
     device: str = "cpu",
+    steps: tuple[tuple[int, int], tuple[int, int]] = STEPS,
 ) -> NDArray[np.int32]:
     """Clusters of anchored embeddings `(scale * y + o_y, scale * x + o_x, e_3 ..)`.
 
@@ -47,6 +51,7 @@ def cluster_anchored(
     foreground : (H, W) bool
     origin : (y, x)              of the first pixel in the plan
     scale : float                embedding units per pixel
+    steps                        lattices of points and seeds; ((1, 1), (1, 1)) takes every pixel
 
     Returns
     -------
@@ -61,8 +66,8 @@ def cluster_anchored(
     block = BLOCK * scale
     # Whole blocks are taken off the plan position: what is left is exact in float32.
     start = (origin[0] % BLOCK, origin[1] % BLOCK)
-    points, _ = _embed(offsets, _lattice(foreground, origin, (2, 4)), start, scale, device)
-    seeds, _ = _embed(offsets, _lattice(foreground, origin, (4, 8)), start, scale, device)
+    points, _ = _embed(offsets, _lattice(foreground, origin, steps[0]), start, scale, device)
+    seeds, _ = _embed(offsets, _lattice(foreground, origin, steps[1]), start, scale, device)
     if not len(seeds):
         seeds = points
     if not len(points):

@@ -187,22 +187,32 @@ def decide(
     owner: dict[int, int] = {}
     changed: set[int] = set()
     for i in (int(i) for i in order if int(i) in neighbours):
-        # A piece that was united with a nucleus is met as that nucleus.
-        rivals: dict[int, tuple[bool, bool]] = {}
-        for k, near in neighbours[i]:
-            if k in owner:
-                was_near, was_cut = rivals.get(owner[k], (False, bool(cut[i])))
-                rivals[owner[k]] = was_near or near, was_cut or (near and bool(cut[k]))
+        rivals = rivals_of(neighbours[i], owner, cut, own_cut=bool(cut[i]))
         ranked = sorted(rivals, key=lambda j: rank[j])
         fate, mine = meet(polygons[i], i, [(j, shapes[j], *rivals[j]) for j in ranked])
         if fate is None:
             continue
         owner[i] = fate
-        shapes[fate] = mine if fate == i else shapely.union(shapes[fate], mine)
+        shapes[fate] = mine if fate == i else largest(shapely.union(shapes[fate], mine))
         if fate != i or mine is not polygons[i]:
             changed.add(fate)
-    dropped = [i for i in neighbours if owner.get(i) != i]
-    return sorted(dropped), {i: largest(shapes[i]) for i in sorted(changed)}
+    dropped = sorted(i for i in neighbours if owner.get(i) != i)
+    return dropped, {i: shapes[i] for i in sorted(changed)}
+
+
+def rivals_of(
+    neighbours: list[tuple[int, bool]], owner: dict[int, int], cut: NDArray[np.bool_], *, own_cut: bool
+) -> dict[int, tuple[bool, bool]]:
+    """Accepted nuclei that a claim meets: whether embeddings agree, and whether one of both is cut.
+
+    A piece that was united with a nucleus is met as that nucleus.
+    """
+    rivals: dict[int, tuple[bool, bool]] = {}
+    for k, near in neighbours:
+        if k in owner:
+            was_near, was_cut = rivals.get(owner[k], (False, own_cut))
+            rivals[owner[k]] = was_near or near, was_cut or (near and bool(cut[k]))
+    return rivals
 
 
 def meet(
