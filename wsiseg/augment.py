@@ -37,7 +37,8 @@ class Augmentation:
     zoom: tuple[float, float] = (0.75, 1.33)
     haematoxylin: tuple[float, float] = (0.4, 1.6)
     eosin: tuple[float, float] = (0.4, 1.6)
-    no_eosin: float = 0.25
+    no_eosin: float = 0.3
+    immunostain: float = 0.7
     hue: float = 0.04
     deposits: float = 0.35
     debris: float = 0.25
@@ -132,7 +133,9 @@ def vary_colour(pixels: Tensor, settings: Augmentation, rng: np.random.Generator
     faint = rng.random() < settings.no_eosin
     red = red * (rng.uniform(0.0, 0.25) if faint else _log_uniform(settings.eosin, rng))
     brown = amounts[2] * rng.uniform(0.3, 1.5)
-    if rng.random() < settings.deposits:
+    if faint and rng.random() < settings.immunostain:
+        brown = brown + _immunostain(blue, rng)
+    elif rng.random() < settings.deposits:
         field = _deposit(pixels.shape[1:], rng) * rng.uniform(0.1, 1.0)
         kind = rng.random()
         brown = brown + field * (kind < 0.6)
@@ -149,12 +152,38 @@ def _log_uniform(bounds: tuple[float, float], rng: np.random.Generator) -> float
     return float(np.exp(rng.uniform(*np.log(bounds))))
 
 
-def _deposit(shape: torch.Size, rng: np.random.Generator) -> Tensor:
-    """Smooth blobs in 0..1 that cover about a third of `shape`, some with soft and some with hard edges."""
-    cells = int(rng.integers(3, 20))
+def _deposit(shape: torch.Size, rng: np.random.Generator, *, finest: int = 20) -> Tensor:
+    """Smooth blobs in 0..1 that cover about a third of `shape`, some with soft and some with hard edges.
+
+    At most `finest` of them lie side by side.
+    """
+    cells = int(rng.integers(3, finest))
     coarse = torch.from_numpy(rng.normal(size=(1, 1, cells, cells))).float()
     field = F.interpolate(coarse, size=tuple(shape), mode="bicubic", align_corners=False)[0, 0]
     return torch.sigmoid((field - 0.5) * float(rng.uniform(2, 12)))
+
+
+def _immunostain(blue: Tensor, rng: np.random.Generator) -> Tensor:
+    """(H, W) density of a brown stain in patches of streaky cytoplasm that spares nuclei or prefers them.
+
+    `blue` (H, W), the density of haematoxylin, says where nuclei are.
+    """
+    area = _deposit(blue.shape, rng, finest=8) * float(rng.uniform(0.2, 1.6))  # none as small as a nucleus
+    streaks = 1 + float(rng.uniform(0, 0.9)) * _streaks(blue.shape, rng)
+    nuclear = (blue / blue.quantile(0.95).clamp(min=0.2)).clamp(0, 1)
+    return area * streaks.clamp(min=0.05) * (1 + float(rng.uniform(-0.95, 0.5)) * nuclear)
+
+
+def _streaks(shape: torch.Size, rng: np.random.Generator) -> Tensor:
+    """Noise of about unit variance, 2 to 8 pixels fine across and up to eight times that along one direction."""
+    side = max(shape)
+    fine = rng.uniform(2, 8)
+    cells = (max(4, int(1.5 * side / fine)), max(4, int(1.5 * side / (fine * rng.uniform(1, 8)))))
+    noise = torch.from_numpy(rng.standard_normal((1, 1, *cells), dtype=np.float32))
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0]]) / 1.5
+    grid = F.affine_grid(torch.from_numpy(turn[None]).float(), [1, 1, *shape], align_corners=False)
+    return F.grid_sample(noise, grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0, 0]
 
 
 def _soften(pixels: Tensor, settings: Augmentation, rng: np.random.Generator) -> Tensor:
