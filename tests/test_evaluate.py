@@ -8,6 +8,7 @@ from wsiseg import metrics
 from wsiseg.errors import DataError
 from wsiseg.evaluate import Table, choose, evaluate, labels_of
 from wsiseg.geometry import Rect
+from wsiseg.instances import instances
 from wsiseg.maps import Maps
 from wsiseg.samples import Sample
 
@@ -75,8 +76,6 @@ class DrawnModel:
         return Maps(self.prob[None].astype(np.float32), None), (slice(0, 64), slice(0, 64))
 
     def components(self, maps: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
-        from wsiseg.cluster import instances
-
         return instances((maps.prob[0] >= threshold).astype(np.int32), min_area=min_area)
 
     def group(

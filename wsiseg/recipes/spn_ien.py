@@ -17,8 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsiseg import cluster
+from wsiseg.cluster import cluster_anchored, cluster_free
 from wsiseg.geometry import Rect
+from wsiseg.instances import instances, likely, mean_embeddings, without_background
 from wsiseg.losses import discriminative_loss, partial_cross_entropy
 from wsiseg.maps import Maps
 from wsiseg.networks.coordinates import (
@@ -239,7 +240,7 @@ def group(
     least = settings.min_area if min_area is None else min_area
     foreground = prob >= (settings.threshold if threshold is None else threshold)
     if settings.coordinates == "output":
-        clusters = cluster.cluster_anchored(
+        clusters = cluster_anchored(
             embedding,
             foreground,
             origin=(frame.y0, frame.x0),
@@ -247,9 +248,9 @@ def group(
             bandwidth=settings.bandwidth,
             device=device,
         )
-        labels = cluster.instances(clusters, min_area=least)
-        labels = cluster.likely(labels, prob, settings.least_score)
-        return labels, cluster.mean_embeddings(embedding, labels, int(labels.max(initial=0)))
+        labels = instances(clusters, min_area=least)
+        labels = likely(labels, prob, settings.least_score)
+        return labels, mean_embeddings(embedding, labels, int(labels.max(initial=0)))
     free = partial(_free_instances, settings, least, device)
     if settings.coordinates == "input":
         return free(embedding, foreground, prob), None
@@ -267,11 +268,11 @@ def _free_instances(
     prob: NDArray[np.floating],
 ) -> NDArray[np.int32]:
     """Nuclei where the embedding holds the background as one more cluster."""
-    clusters = cluster.cluster_free(embedding, foreground, bandwidth=settings.bandwidth, device=device)
-    nuclei = cluster.without_background(clusters, embedding, prob, sure=settings.background)
-    return cluster.instances(nuclei, min_area=min_area)
+    clusters = cluster_free(embedding, foreground, bandwidth=settings.bandwidth, device=device)
+    nuclei = without_background(clusters, embedding, prob, sure=settings.background)
+    return instances(nuclei, min_area=min_area)
 
 
 def components(tile: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
     """Connected components of SPN's foreground, holes filled: the baseline that IEN must beat."""
-    return cluster.instances((tile.prob[0] >= threshold).astype(np.int32), min_area=min_area)
+    return instances((tile.prob[0] >= threshold).astype(np.int32), min_area=min_area)
