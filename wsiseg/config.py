@@ -16,6 +16,7 @@ from wsiseg.augment import Augmentation
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.samples import read_samples, read_split
 from wsiseg.stages import TrainingImage
+from wsiseg.version import __version__, commit
 
 
 class DataSet(BaseModel):
@@ -58,7 +59,8 @@ class Config(BaseModel):
         recipe = plugins.load(recipes, self.recipe)
         every = asdict(self.settings)
         schedules = {name: value for name, value in every.items() if isinstance(value, dict)}
-        training = {"seed": self.seed, "augmentation": asdict(self.augmentation), **schedules}
+        code = {"version": __version__, "commit": commit()}
+        training = {"code": code, "seed": self.seed, "augmentation": asdict(self.augmentation), **schedules}
         return {
             "name": self.name,
             "recipe": self.recipe,

@@ -192,7 +192,8 @@ def _batches(
         return torch.stack(crops), torch.stack(marks)
 
     def run(start: int, total: int) -> Iterator[tuple[Tensor, Tensor]]:
-        with ThreadPoolExecutor(1) as pool:
+        # One thread of torch for the crops: they must not wait for the cores that the networks keep busy.
+        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             following = pool.submit(make, start)
             for step in range(start, total):
                 batch = following.result()
