@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from wsiseg import plugins, recipes
 from wsiseg.augment import Augmentation
+from wsiseg.clicked_slides import read_slide_samples
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.samples import read_samples, read_split
 from wsiseg.stages import TrainingImage
@@ -26,6 +27,7 @@ class DataSet(BaseModel):
 
     folder: str
     split: str = "train"
+    points_from_masks: bool = False
     options: dict[str, float] = Field(default_factory=dict)
 
 
@@ -36,7 +38,9 @@ class Config(BaseModel):
     recipe : str          plug-in of `wsiseg.recipes`
     mpp : float           microns per pixel of the training images and so of the model
     halo : int            pixels the model must see around a core
-    data                  data sets, below the data folder
+    data                  data sets, below the data folder; none, where only slides are trained on
+    options               pseudo-label parameters of clicked slides
+    classes               what points may be classified as; anything, where it is empty
     settings              the recipe's `Settings`, validated
     augmentation          how far crops vary
     about                 goes into the model card: data, licence, citation
@@ -49,7 +53,9 @@ class Config(BaseModel):
     mpp: float = Field(default=0.25, ge=0.05, le=5)
     halo: int = Field(default=128, ge=0, multiple_of=64)
     seed: int = 0
-    data: tuple[DataSet, ...] = Field(min_length=1)
+    data: tuple[DataSet, ...] = ()
+    options: dict[str, float] = Field(default_factory=dict)
+    classes: tuple[str, ...] = ()
     settings: Any = None
     augmentation: Augmentation = Augmentation()
     about: Mapping[str, Any] = Field(default_factory=dict)
@@ -111,11 +117,46 @@ def data_folder(given: Path | None) -> Path:
     return folder
 
 
-def read_training_images(config: Config, root: Path) -> list[TrainingImage]:
-    """Images of every data set of a configuration, with their options."""
+def read_images(
+    config: Config, data: Path | None, slides: Path | None, *, from_masks: bool = False
+) -> list[TrainingImage]:
+    """What there is to train on: clicked slides, and the data sets unless only slides are given."""
+    images = [] if slides is None else read_clicked_images(config, slides)
+    if data is not None or slides is None:
+        images += read_training_images(config, data_folder(data), from_masks=from_masks)
+    return images
+
+
+def read_clicked_images(config: Config, manifest: Path) -> list[TrainingImage]:
+    """The annotated regions of the slides of a manifest (`wsiseg.clicked_slides`)."""
+    samples = read_slide_samples(manifest, mpp=config.mpp, classes=config.classes)
+    return [TrainingImage(sample, config.options) for sample in samples]
+
+
+def read_training_images(config: Config, root: Path, *, from_masks: bool = False) -> list[TrainingImage]:
+    """Images of every data set of a configuration, with their options.
+
+    Points are the centres of masks where `from_masks` or the data set says so.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration names no data set.
+    """
+    if not config.data:
+        raise ConfigError(
+            f"{config.name}: names no data set; give --slides, or [[data]] in the configuration"
+        )
     images = []
     for data in config.data:
         folder = root / data.folder
         names = read_split(folder, data.split)
-        images += [TrainingImage(s, data.options) for s in read_samples(folder, names, mpp=config.mpp)]
+        samples = read_samples(
+            folder,
+            names,
+            mpp=config.mpp,
+            from_masks=from_masks or data.points_from_masks,
+            classes=config.classes,
+        )
+        images += [TrainingImage(sample, data.options) for sample in samples]
     return images

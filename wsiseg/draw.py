@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,28 @@ def draw_scale_bar(rgb: NDArray[np.uint8], *, mpp: float) -> NDArray[np.uint8]:
     pen.text((plate.width / 2, plate.height - size), text, fill="black", anchor="mb", font_size=size)
     image.paste(plate, (half, height - plate.height - half))
     return np.array(image)
+
+
+def draw_dots(
+    rgb: NDArray[np.uint8], points: NDArray[np.floating], *, color: Color, radius: float = 3.0
+) -> NDArray[np.uint8]:
+    """The picture with a disc at each of `points` (N, 2), as (y, x) in its pixels, ringed in black."""
+    image = Image.fromarray(rgb)
+    pen = ImageDraw.Draw(image)
+    for y, x in points.tolist():
+        pen.ellipse([x - radius, y - radius, x + radius, y + radius], fill=color, outline=(0, 0, 0))
+    return np.array(image)
+
+
+def tint(
+    rgb: NDArray[np.uint8], labels: NDArray[np.integer], colors: Mapping[int, Color], *, strength: float = 0.4
+) -> NDArray[np.uint8]:
+    """The picture with the pixels of each of `labels` (H, W) mixed with its colour; others stay as they are."""
+    out = rgb.copy()
+    for label, color in colors.items():
+        mask = labels == label
+        out[mask] = np.rint(rgb[mask] * (1 - strength) + np.array(color) * strength)
+    return out
 
 
 def draw_lines(

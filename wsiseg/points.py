@@ -1,8 +1,10 @@
-"""Clicked nuclei: from instance masks (the papers' protocol) and from CSV files."""
+"""Clicked nuclei: from QuPath's GeoJSON, from CSV files, and from instance masks (the papers' protocol)."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,44 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from wsiseg.errors import PointsError
+from wsiseg.features import read_geometries
+
+GEOJSON = (".geojson", ".json", ".gz")
+PICTURES = (".png", ".tif", ".tiff", ".npy")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clicks:
+    """Clicked nuclei of one image.
+
+    path : Path                    the file they were read from
+    points : (N, 2) float64        (y, x), pixel corners at integers, in pixels of the image
+    classes : tuple of N str       what each was classified as; "" where it was not
+    places : tuple of N str        where each stands in the file, for errors: "line 7", "feature 3"
+    """
+
+    path: Path
+    points: NDArray[np.float64]
+    classes: tuple[str, ...]
+    places: tuple[str, ...]
+
+    def at(self, index: int) -> str:
+        """A point as people write it: (x, y)."""
+        y, x = self.points[index]
+        return f"({x:g}, {y:g})"
+
+    def refuse(self, wrong: NDArray[np.bool_], why: Callable[[int], str]) -> None:
+        """Stop at the first point that is `wrong` (N,) bool; `why` says what it is, from its index.
+
+        Raises
+        ------
+        PointsError
+            Naming the file, where the point stands, and how many are wrong.
+        """
+        if wrong.any():
+            first, count = int(wrong.argmax()), int(wrong.sum())
+            more = f" ({count} such points in all)" if count > 1 else ""
+            raise PointsError(f"{self.path}, {self.places[first]}: {why(first)}{more}")
 
 
 def points_from_labels(labels: NDArray[np.integer]) -> NDArray[np.float64]:
@@ -33,29 +73,77 @@ def points_from_labels(labels: NDArray[np.integer]) -> NDArray[np.float64]:
     return np.array(centres, np.float64).reshape(-1, 2)
 
 
-def read_points(path: Path) -> NDArray[np.float64]:
-    """Points of a CSV file with a header that names the columns `x` and `y` (pixels).
+def read_clicks(path: Path) -> Clicks:
+    """Clicked nuclei of a file: Point and MultiPoint annotations of GeoJSON, or CSV with `x,y[,class]`.
 
-    Returns
-    -------
-    (N, 2) float64    (y, x), in the order of the file
+    Other geometries are left out. No file may hold a point twice: it would be taught as two nuclei.
 
     Raises
     ------
     PointsError
-        If the file cannot be read, has no such columns, or a row holds no number; the row is named.
+        If the file cannot be read, holds something that is no point, or one twice; the row is named.
     """
+    if path.suffix.lower() in PICTURES:
+        raise PointsError(f"{path}: a picture, where clicked points are asked for; use --points-from-masks")
+    read = _read_geojson if path.suffix.lower() in GEOJSON else _read_csv
+    rows = list(read(path))
+    clicks = Clicks(
+        path,
+        np.array([(y, x) for y, x, _, _ in rows], np.float64).reshape(-1, 2),
+        tuple(name for _, _, name, _ in rows),
+        tuple(place for _, _, _, place in rows),
+    )
+    _, first, which = np.unique(clicks.points, axis=0, return_index=True, return_inverse=True)
+    earlier = first[which.reshape(-1)]
+    clicks.refuse(
+        earlier != np.arange(len(rows)),
+        lambda i: f"the same point as {clicks.places[earlier[i]]}; delete one of them",
+    )
+    return clicks
+
+
+def check_classes(clicks: Clicks, allowed: Sequence[str]) -> None:
+    """Refuse a class that is not among those `allowed`; nothing is refused where that is empty.
+
+    Raises
+    ------
+    PointsError
+        Naming the class and those allowed.
+    """
+    clicks.refuse(
+        np.array([bool(allowed) and name not in allowed for name in clicks.classes], bool),
+        lambda i: f"class {clicks.classes[i]!r} is none of {', '.join(map(repr, allowed))} that are expected",
+    )
+
+
+Row = tuple[float, float, str, str]
+"""y, x, class, and where it stands."""
+
+
+def _read_csv(path: Path) -> Iterator[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PointsError(f"{path}: cannot be read as CSV ({error})") from error
-    points = []
-    for number, row in enumerate(rows, start=2):
+    for line, row in enumerate(rows, start=2):
         try:
-            points.append((float(row["y"]), float(row["x"])))
+            y, x = float(row["y"]), float(row["x"])
+            if not np.isfinite([y, x]).all():
+                raise ValueError(f"({x}, {y})")
         except (KeyError, TypeError, ValueError) as error:
             raise PointsError(
-                f"{path}, line {number}: no numbers under `x` and `y`; the header must name both columns"
+                f"{path}, line {line}: no numbers under `x` and `y`; the header must name both columns"
             ) from error
-    return np.array(points, np.float64).reshape(-1, 2)
+        yield y, x, row.get("class") or "", f"line {line}"
+
+
+def _read_geojson(path: Path) -> Iterator[Row]:
+    try:
+        for each in read_geometries(path):
+            corners = {"Point": [each.coordinates], "MultiPoint": each.coordinates}.get(each.kind, [])
+            for number, (x, y, *_) in enumerate(corners, 1):
+                place = f"feature {each.feature}" + (f", point {number}" if len(corners) > 1 else "")
+                yield float(y), float(x), each.class_name, place
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PointsError(f"{path}: cannot be read as GeoJSON of points ({error})") from error

@@ -21,7 +21,7 @@ from wsiseg import plugins, recipes
 from wsiseg.errors import DeviceError, ModelError
 from wsiseg.geometry import Rect
 from wsiseg.maps import Maps
-from wsiseg.models import ModelCard, ModelRef, describe, digest, write_card
+from wsiseg.models import ModelCard, ModelRef, describe, digest, find_model, write_card
 from wsiseg.networks.forward import for_inference, pad_to_stride, to_tensor
 
 log = logging.getLogger(__name__)
@@ -158,12 +158,41 @@ def load(ref: ModelRef) -> Model:
     recipe = plugins.load(recipes, card.recipe)
     try:
         settings = recipe.Settings(**card.settings)
-        networks = {name: build() for name, build in recipe.networks(settings).items()}
+    except TypeError as error:
+        raise ModelError(f"{folder}: settings do not fit the recipe {card.recipe!r} ({error})") from error
+    networks = _networks(folder, card, recipe, settings)
+    return Model(card, recipe, settings, {n: for_inference(m, device) for n, m in networks.items()}, device)
+
+
+def _networks(folder: Path, card: ModelCard, recipe: ModuleType, settings: Any) -> dict[str, nn.Module]:
+    """The networks of a recipe with the weights of a model folder."""
+    try:
+        networks: dict[str, nn.Module] = {n: build() for n, build in recipe.networks(settings).items()}
         for name, network in networks.items():
             network.load_state_dict(_weights(folder, *card.files[name]))
-    except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: the weights do not fit the recipe {card.recipe!r} ({error})") from error
-    return Model(card, recipe, settings, {n: for_inference(m, device) for n, m in networks.items()}, device)
+    except (KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(
+            f"{folder}: the weights do not fit the recipe {card.recipe!r} as it is set ({reason})"
+        ) from error
+    return networks
+
+
+def load_networks(name: str, recipe: str, settings: Any) -> dict[str, nn.Module]:
+    """The networks of a model, to go on training from, where it is of this recipe and of these sizes.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model, or it is of another recipe or size.
+    """
+    folder = find_model(name)
+    card = describe(folder)
+    if card.recipe != recipe:
+        raise ModelError(
+            f"{folder}: a model of the recipe {card.recipe!r}; the configuration's is {recipe!r}"
+        )
+    return _networks(folder, card, plugins.load(recipes, recipe), settings)
 
 
 def _weights(folder: Path, file: str, expected: str) -> dict[str, torch.Tensor]:

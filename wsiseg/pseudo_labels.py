@@ -109,6 +109,7 @@ def cluster_labels(
     patch: int = 60,
     max_distance: float = 20.0,
     margin: float = 0.0,
+    roi: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> NDArray[np.int8]:
     """Nucleus, background and unlabelled pixels by k-means (k = 3) on distance and colour.
@@ -119,6 +120,9 @@ def cluster_labels(
 
     Background within `margin` pixels of a nucleus stays unlabelled: a third of it is the nucleus's own
     pale rim (measured on validation masks), and a network that is taught it outlines nuclei too small.
+
+    The clusters are those of the pixels in `roi` (H, W), where it is given: outside there are nuclei that
+    nobody clicked, and they would be taken for background.
 
     Source: Liu et al. (2022), section 2.2; Qu et al. (2020), section IV-A.2.
     """
@@ -131,7 +135,8 @@ def cluster_labels(
     near = np.minimum(distance / max_distance, 1)[..., None]
     features = np.concatenate([near, colour], axis=-1, dtype=np.float32).reshape(-1, 4)
     kmeans = KMeans(n_clusters=3, n_init=1, random_state=seed)
-    cluster = kmeans.fit(features[::5]).predict(features).reshape(shape)
+    known = features if roi is None or roi.sum() < 100 else features[roi.ravel()]
+    cluster = kmeans.fit(known[::5]).predict(features).reshape(shape)
     nucleus, background = _name_clusters(cluster, distance)
     refined = _refine(cluster == nucleus, voronoi_cells(points, shape))
     labels = np.full(shape, UNLABELLED, np.int8)

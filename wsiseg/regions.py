@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +12,7 @@ from scipy import ndimage
 from skimage.measure import find_contours
 
 from wsiseg.errors import RegionError
+from wsiseg.features import Geometry, read_geometries
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,8 +38,7 @@ def read_regions(path: Path) -> tuple[Region, ...]:
         If the file cannot be read, is no GeoJSON, or holds no polygon.
     """
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        regions = tuple(_regions(json.loads(raw)))
+        regions = tuple(_regions(read_geometries(path)))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise RegionError(f"{path}: cannot be read as GeoJSON of regions ({error})") from error
     if not regions:
@@ -49,21 +46,11 @@ def read_regions(path: Path) -> tuple[Region, ...]:
     return regions
 
 
-def _regions(node: Any, name: str = "") -> Iterator[Region]:
-    """Polygons below a GeoJSON object of any kind, or a list of them."""
-    if isinstance(node, list):
-        for each in node:
-            yield from _regions(each, name)
-    elif node["type"] == "FeatureCollection":
-        yield from _regions(node["features"], name)
-    elif node["type"] == "Feature":
-        yield from _regions(node["geometry"], str((node.get("properties") or {}).get("name") or ""))
-    elif node["type"] == "GeometryCollection":
-        yield from _regions(node["geometries"], name)
-    elif node["type"] in ("Polygon", "MultiPolygon"):
-        polygons = [node["coordinates"]] if node["type"] == "Polygon" else node["coordinates"]
+def _regions(geometries: Sequence[Geometry]) -> Iterator[Region]:
+    for each in geometries:
+        polygons = {"Polygon": [each.coordinates], "MultiPolygon": each.coordinates}.get(each.kind, [])
         for rings in polygons:
-            yield Region(_ring(rings[0]), tuple(_ring(ring) for ring in rings[1:]), name)
+            yield Region(_ring(rings[0]), tuple(_ring(ring) for ring in rings[1:]), each.name)
 
 
 def _ring(coordinates: Sequence[Sequence[float]]) -> NDArray[np.float64]:

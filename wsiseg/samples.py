@@ -1,4 +1,4 @@
-"""Labelled images in folders: `images/NAME.png`, and `labels/NAME.png` or `points/NAME.csv` beside it."""
+"""Images in folders with what is known of their nuclei: clicked points, masks, or both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from skimage import io
 
 from wsiseg.errors import DataError
-from wsiseg.points import points_from_labels, read_points
+from wsiseg.geometry import Rect
+from wsiseg.points import Clicks, check_classes, points_from_labels, read_clicks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,42 +56,80 @@ def read_split(folder: Path, split: str) -> tuple[str, ...]:
     return tuple(parts[split])
 
 
-def read_samples(folder: Path, names: Sequence[str] | None = None, *, mpp: float = 0.25) -> list[Sample]:
+def read_samples(
+    folder: Path,
+    names: Sequence[str] | None = None,
+    *,
+    mpp: float = 0.25,
+    from_masks: bool = False,
+    classes: Sequence[str] = (),
+) -> list[Sample]:
     """The images of `folder`, in the order of `names`, or all by name.
 
-    Points are those of `points/NAME.csv`, else the bounding-box centres of `labels/NAME.png`.
+    Parameters
+    ----------
+    folder
+        Holds `images/NAME.png` and beside it `points/NAME.csv` or `.geojson`, `labels/NAME.png`, or both;
+        `roi/NAME.png` where only a part is clicked.
+    from_masks
+        Points are the centres of the bounding boxes of the labels: the papers' protocol.
+    classes
+        What points may be classified as; anything, where it is empty.
 
     Raises
     ------
     DataError
-        If an image is missing, cannot be read, or has neither points nor labels.
+        If an image is missing or cannot be read, or has no points (no labels, where those are to give them).
+    PointsError
+        If a file of points cannot be used; its row is named.
     """
     if names is None:
         names = sorted(p.stem for p in (folder / "images").glob("*.png"))
     if not names:
         raise DataError(f"{folder}: no images; they are expected as images/NAME.png")
-    return [_read_sample(folder, name, mpp) for name in names]
+    return [_read_sample(folder, name, mpp, from_masks, classes) for name in names]
 
 
-def _read_sample(folder: Path, name: str, mpp: float) -> Sample:
+def _read_sample(folder: Path, name: str, mpp: float, from_masks: bool, classes: Sequence[str]) -> Sample:
     image = _read_image(folder / "images" / f"{name}.png")
     if image.ndim != 3:
         raise DataError(f"{folder / 'images' / name}.png: {image.ndim} dimensions; a colour image has 3")
-    labels, roi = None, None
-    if (folder / "labels" / f"{name}.png").exists():
-        labels = _read_image(folder / "labels" / f"{name}.png").astype(np.int32)
-        if labels.shape != image.shape[:2]:
-            raise DataError(f"{folder / 'labels' / name}.png: {labels.shape}, its image is {image.shape[:2]}")
-    if (folder / "roi" / f"{name}.png").exists():
-        roi = _read_image(folder / "roi" / f"{name}.png") > 0
-    clicks = folder / "points" / f"{name}.csv"
-    if clicks.exists():
-        points = read_points(clicks)
-    elif labels is not None:
+    labels = _beside(folder / "labels" / f"{name}.png", image.shape)
+    roi = _beside(folder / "roi" / f"{name}.png", image.shape)
+    clicks = [c for suffix in (".csv", ".geojson") if (c := folder / "points" / (name + suffix)).exists()]
+    if from_masks:
+        if labels is None:
+            raise DataError(
+                f"{folder / 'labels' / name}.png: no such file; masks of all nuclei are needed here"
+            )
         points = points_from_labels(labels)
+    elif clicks:
+        points = _inside(read_clicks(clicks[0]), (image.shape[0], image.shape[1]), classes)
     else:
-        raise DataError(f"{folder}: {name} has neither points/{name}.csv nor labels/{name}.png")
-    return Sample(name, np.ascontiguousarray(image[..., :3]), mpp, points, roi, labels)
+        hint = "; its labels are masks: --points-from-masks takes their centres" * (labels is not None)
+        raise DataError(f"{folder / 'points' / name}.csv: no such file{hint}")
+    pixels = np.ascontiguousarray(image[..., :3])
+    return Sample(name, pixels, mpp, points, None if roi is None else roi > 0, labels)
+
+
+def _inside(clicks: Clicks, shape: tuple[int, int], classes: Sequence[str]) -> NDArray[np.float64]:
+    """The points of `clicks`, all of which lie on the image and are of the classes asked for."""
+    check_classes(clicks, classes)
+    clicks.refuse(
+        ~Rect(0, 0, *shape).contains(clicks.points),
+        lambda i: f"{clicks.at(i)} lies outside the image, {shape[1]} x {shape[0]} pixels",
+    )
+    return clicks.points
+
+
+def _beside(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32] | None:
+    """A map of an image of `shape`; None where there is no such file."""
+    if not path.exists():
+        return None
+    values = _read_image(path).astype(np.int32)
+    if values.shape != shape[:2]:
+        raise DataError(f"{path}: {values.shape[:2]} rows and columns, its image has {shape[:2]}")
+    return values
 
 
 def _read_image(path: Path) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import csv
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,6 +34,7 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     steps: int | None = None,
+    start: Mapping[str, nn.Module] | None = None,
     progress: Callable[[str, int, int, float], None] | None = None,
 ) -> dict[str, nn.Module]:
     """Train every stage in order; a run that was cut off goes on from its last checkpoint.
@@ -44,6 +45,9 @@ def train(
         Holds checkpoints (`STAGE.ckpt`), learning curves (`STAGE.csv`) and finished weights (`STAGE.pt`).
     steps
         Only so many steps of every stage: a dry run.
+    start
+        Networks of a trained model, by stage name: their weights, where they fit, are the start of the
+        stages instead of what a stage itself says.
     progress
         Called as (stage, step, steps, loss).
 
@@ -69,7 +73,9 @@ def train(
         if finished.exists():
             network.load_state_dict(torch.load(finished, map_location=device, weights_only=True))
         else:
-            if stage.init is not None:
+            if start is not None and stage.name in start:
+                _start_from(network, start[stage.name])
+            elif stage.init is not None:
                 _start_from(network, networks[stage.init])
             targets = [stage.targets(i.sample, i.options, networks) for i in images]
             pixels = [i.sample.image for i in images]

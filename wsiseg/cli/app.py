@@ -12,6 +12,7 @@ from wsiseg.cli.draw import draw
 from wsiseg.cli.evaluate import evaluate
 from wsiseg.cli.export import export
 from wsiseg.cli.plan import plan
+from wsiseg.cli.pseudo_label import pseudo_label
 from wsiseg.cli.segment import segment
 from wsiseg.cli.train import train
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (segment, plan, export, check, draw, train, evaluate):
+for command in (segment, plan, export, check, draw, pseudo_label, train, evaluate):
     app.command()(command)
 
 

@@ -53,7 +53,7 @@ def evaluate(
     loaded = load(ModelRef(card.recipe, str(folder), check_device(device)))
     root, numbers = data_folder(data), {}
     for name in dataset or ["multiorgan", "tnbc"]:
-        samples = read_samples(root / name, read_split(root / name, split), mpp=card.mpp)
+        samples = read_samples(root / name, read_split(root / name, split), mpp=card.mpp, from_masks=True)
         segments = {card.name: evaluation.grouped(loaded)}
         if baseline is not None:
             segments["components"] = evaluation.components(loaded, *_numbers(baseline))

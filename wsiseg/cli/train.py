@@ -20,6 +20,17 @@ def train(
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
     ] = None,
+    slides: Annotated[
+        Path | None,
+        typer.Option(help="CSV of slides and their clicked points; trains on these, and on --data if given."),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Start from this model: a bundled name or a model folder."),
+    ] = None,
+    points_from_masks: Annotated[
+        bool, typer.Option("--points-from-masks", help="Points are the centres of the masks in --data.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the run; runs/NAME where it is left out.")
     ] = None,
@@ -33,16 +44,22 @@ def train(
     A run that was cut off goes on from its last checkpoint when the same command is given again. The
     model lies in the folder `model` of the run; `wsiseg segment --model RUN/model` uses it.
 
+    wsiseg train configs/clicks.toml --slides slides.csv --from he-points -o runs/mine
+
     wsiseg train configs/spn-ien-small.toml --data ~/nuclei -o runs/mine
+
+    slides.csv has a row a slide: slide,points[,regions][,slide_mpp]. Points are QuPath's GeoJSON or a CSV
+    file with x,y[,class]; a region around points says that every nucleus in it is clicked.
     """
     speak(quiet=quiet, verbose=verbose)
     from wsiseg import plugins, recipes
-    from wsiseg.config import data_folder, read_config, read_training_images
-    from wsiseg.predict import check_device, save_model
+    from wsiseg.config import read_config, read_images
+    from wsiseg.predict import check_device, load_networks, save_model
     from wsiseg.train import train as run
 
     settings = read_config(config)
-    images = read_training_images(settings, data_folder(data))
+    begin = None if start is None else load_networks(start, settings.recipe, settings.settings)
+    images = read_images(settings, data, slides, from_masks=points_from_masks)
     folder = output or Path("runs") / settings.name
     recipe = plugins.load(recipes, settings.recipe)
     points = sum(len(image.sample.points) for image in images)
@@ -56,6 +73,7 @@ def train(
             seed=settings.seed,
             device=check_device(device),
             steps=1 if dry_run else None,
+            start=begin,
             progress=show,
         )
     if dry_run:

@@ -112,8 +112,14 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
 
 
 def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[np.int8]:
-    """(2, H, W) int8: the cluster and the Voronoi labels of one image."""
+    """(2, H, W) int8: the cluster and the Voronoi labels of one image.
+
+    Where every nucleus is clicked and no point is, all is background.
+    """
     shape = sample.image.shape[:2]
+    if not len(sample.points):
+        empty = np.full((2, *shape), BACKGROUND, np.int8)
+        return empty if sample.roi is None else empty * sample.roi
     labels = np.stack(
         [
             cluster_labels(
@@ -123,6 +129,7 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
                 patch=int(options.get("patch", 60)),
                 max_distance=options.get("max_distance", 20.0),
                 margin=options.get("margin", 0.0),
+                roi=sample.roi,
             ),
             voronoi_labels(sample.points, (shape[0], shape[1])),
         ]

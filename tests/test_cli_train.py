@@ -1,0 +1,94 @@
+"""`wsiseg train` and `wsiseg pseudo-label`, from clicks on a slide to a model that segments."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slides_made import discs, write_slide
+from test_cli import refused, run
+
+from wsiseg.models import describe
+
+CONFIG = """
+name = "mine"
+recipe = "spn_ien"
+[settings]
+width = 0.25
+spn = { crops = 8, batch = 2, size = 64 }
+ien = { crops = 8, batch = 2, size = 64 }
+"""
+
+
+@pytest.fixture
+def clicked(tmp_path: Path) -> Path:
+    """A folder with a configuration, a slide and a manifest of its clicked points."""
+    picture, centres = discs((256, 256))
+    write_slide(tmp_path / "a.tif", picture)
+    area = {"type": "Polygon", "coordinates": [[[0, 0], [256, 0], [256, 256], [0, 256], [0, 0]]]}
+    points = {"type": "MultiPoint", "coordinates": centres[:, ::-1].tolist()}
+    features = [{"type": "Feature", "geometry": g, "properties": {}} for g in (area, points)]
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    (tmp_path / "slides.csv").write_text("slide,points\na.tif,a.geojson\n")
+    (tmp_path / "c.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_clicks_become_a_model_and_a_model_a_better_one(clicked: Path) -> None:
+    given = ("train", clicked / "c.toml", "--slides", clicked / "slides.csv", "-q")
+    assert run(*given, "-o", clicked / "first").exit_code == 0
+    assert run(*given, "-o", clicked / "second", "--from", clicked / "first" / "model").exit_code == 0
+    first, second = (describe(clicked / name / "model") for name in ("first", "second"))
+    assert first.name == "mine"
+    assert first.hash != second.hash
+    result = run(
+        "segment", clicked / "a.tif", "-o", clicked / "a.out.geojson", "--model", clicked / "second/model"
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_a_dry_run_leaves_no_model(clicked: Path) -> None:
+    result = run(
+        "train", clicked / "c.toml", "--slides", clicked / "slides.csv", "-o", clicked / "run", "--dry-run"
+    )
+    assert result.exit_code == 0
+    assert not (clicked / "run" / "model").exists()
+
+
+def test_a_model_of_another_size_cannot_be_gone_on_from(clicked: Path) -> None:
+    result = run(
+        "train",
+        clicked / "c.toml",
+        "--slides",
+        clicked / "slides.csv",
+        "--from",
+        "he-points",
+        "-o",
+        clicked / "run",
+    )
+    assert "the weights do not fit the recipe 'spn_ien' as it is set" in refused(result)
+
+
+def test_a_configuration_without_data_sets_needs_slides(clicked: Path) -> None:
+    result = run("train", clicked / "c.toml", "--data", clicked, "-o", clicked / "run")
+    assert "mine: names no data set; give --slides" in refused(result)
+
+
+def test_points_that_cannot_be_used_are_one_line(clicked: Path) -> None:
+    (clicked / "a.geojson").write_text('{"type": "Point", "coordinates": [1, 2]}')
+    result = run("train", clicked / "c.toml", "--slides", clicked / "slides.csv", "-o", clicked / "run")
+    assert "no polygon" in refused(result)
+    assert not (clicked / "run").exists()
+
+
+def test_pseudo_labels_are_drawn(clicked: Path) -> None:
+    result = run(
+        "pseudo-label", clicked / "c.toml", "--slides", clicked / "slides.csv", "-o", clicked / "pictures"
+    )
+    assert result.exit_code == 0, result.output
+    (picture,) = (clicked / "pictures").glob("*.png")
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(picture)).astype(int)
+    red = (pixels[..., 0] > pixels[..., 1] + 60).any(0)
+    assert red[pixels.shape[1] // 3 :].any()

@@ -1,0 +1,63 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wsiseg.errors import DataError, PointsError
+from wsiseg.samples import read_samples, read_split
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for part in ("images", "labels", "points"):
+        (tmp_path / part).mkdir()
+    Image.fromarray(np.full((20, 30, 3), 200, np.uint8)).save(tmp_path / "images" / "a.png")
+    labels = np.zeros((20, 30), np.uint16)
+    labels[4:8, 10:16] = 7
+    Image.fromarray(labels).save(tmp_path / "labels" / "a.png")
+    return tmp_path
+
+
+def test_points_come_from_files_or_from_masks_as_asked(folder):
+    (folder / "points" / "a.csv").write_text("x,y\n1,2\n")
+    (clicked,) = read_samples(folder)
+    (centred,) = read_samples(folder, from_masks=True)
+    assert clicked.points.tolist() == [[2, 1]]
+    assert centred.points.tolist() == [[6, 13]]
+    assert clicked.labels is not None
+    assert clicked.image.shape == (20, 30, 3)
+
+
+def test_masks_are_no_points_unless_asked_for(folder):
+    with pytest.raises(DataError, match=r"points/a\.csv: no such file; .*--points-from-masks"):
+        read_samples(folder)
+
+
+def test_what_is_missing_is_named(folder):
+    (folder / "labels" / "a.png").unlink()
+    with pytest.raises(DataError, match=r"labels/a\.png: no such file"):
+        read_samples(folder, from_masks=True)
+    with pytest.raises(DataError, match=r"points/a\.csv: no such file$"):
+        read_samples(folder)
+
+
+def test_a_point_outside_its_image_is_named(folder):
+    (folder / "points" / "a.csv").write_text("x,y\n29.5,19\n30,5\n")
+    with pytest.raises(PointsError, match=r"a\.csv, line 3: \(30, 5\) lies outside the image, 30 x 20"):
+        read_samples(folder)
+
+
+def test_a_mask_of_another_size_is_named(folder):
+    Image.fromarray(np.zeros((20, 31), np.uint8)).save(folder / "labels" / "a.png")
+    with pytest.raises(
+        DataError, match=r"labels/a\.png: \(20, 31\) rows and columns, its image has \(20, 30\)"
+    ):
+        read_samples(folder, from_masks=True)
+
+
+def test_splits_are_read_and_named(folder):
+    (folder / "split.json").write_text(json.dumps({"train": ["a"], "test": []}))
+    assert read_split(folder, "train") == ("a",)
+    with pytest.raises(DataError, match="choose one of train, test"):
+        read_split(folder, "val")

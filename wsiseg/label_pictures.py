@@ -1,0 +1,46 @@
+"""What a network is taught, as pictures: pseudo-labels over the tissue, for a person to judge before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsiseg.draw import Color, draw_dots, tint
+from wsiseg.samples import Sample
+from wsiseg.stages import Networks, Options, TrainingImage
+
+COLORS: dict[int, Color] = {1: (40, 160, 40), 2: (220, 40, 40)}
+"""Background green, nuclei red; what is not labelled stays as it is."""
+
+CLICK: Color = (255, 220, 0)
+GAP = 8
+
+Targets = Callable[[Sample, Options, Networks], NDArray[np.integer]]
+
+
+def draw_pseudo_labels(image: TrainingImage, targets: Targets) -> NDArray[np.uint8]:
+    """(H, W', 3) uint8: the image with its points, then each map of its targets over it, side by side.
+
+    `targets` are those of a recipe's first stage: 2 nucleus, 1 background, 0 not labelled.
+    """
+    sample = image.sample
+    panels = [draw_dots(sample.image, sample.points, color=CLICK)]
+    panels += [tint(sample.image, labels, COLORS) for labels in targets(sample, image.options, {})]
+    gap = np.full((len(sample.image), GAP, 3), 255, np.uint8)
+    parts = [part for panel in panels for part in (gap, panel)][1:]
+    return np.concatenate(parts, axis=1)
+
+
+def write_pseudo_labels(image: TrainingImage, targets: Targets, folder: Path) -> Path:
+    """Draw one image's labels into `folder`; the file's name is the sample's, made safe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in image.sample.name)
+    path = folder / f"{name}.png"
+    temporary = path.with_suffix(".png.tmp")
+    Image.fromarray(draw_pseudo_labels(image, targets)).save(temporary, format="PNG")
+    temporary.replace(path)
+    return path
