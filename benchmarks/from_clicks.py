@@ -1,0 +1,174 @@
+"""How far do a few clicks go? Points of MultiOrgan training images as QuPath would export them, to a model, to AJI.
+
+    python benchmarks/from_clicks.py --data FOLDER -o runs/clicks [--points 50 200 1000] [--config FILE] [--json]
+
+The twelve training images become one slide. For each number of points, squares of tissue in several images
+are declared annotated, their nuclei are clicked at the centres of their bounding boxes, and `wsiseg train` goes
+from there: from the bundled model and from nothing. The result segments the slide of the validation images,
+and is scored on them. A run that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from wsiseg.geometry import Rect
+from wsiseg.samples import Sample, read_samples, read_split
+
+MPP = 0.25
+COLUMNS = 4
+REGIONS = 4
+"""Annotated squares, each in another image; fewer where there are fewer points than would fill one."""
+
+
+def main() -> None:
+    """Make the slides, train, segment, score, print."""
+    options = arguments()
+    folder = options.output
+    folder.mkdir(parents=True, exist_ok=True)
+    root = options.data / "multiorgan"
+    training = read_samples(root, read_split(root, "train"), from_masks=True)
+    held_out = read_samples(root, read_split(root, "val"), from_masks=True)
+    write_slide(folder / "train.tif", training)
+    write_slide(folder / "held-out.tif", held_out)
+    rows = []
+    for count in options.points:
+        manifest = write_clicks(folder, training, count)
+        for start in (options.start, None):
+            rows.append(run(options, manifest, count, start))
+            if not options.json:
+                print(rows[-1], flush=True)
+    if options.json:
+        print(json.dumps({"rows": rows}))
+        return
+    print(
+        "\n| points | from | minutes | AJI (authors) | AJI | nuclei of the slide |\n|---|---|---|---|---|---|"
+    )
+    for row in rows:
+        print(
+            f"| {row['points']} | {row['from']} | {row['minutes']:.0f} | {row['aji_authors']:.3f} | {row['aji']:.3f} | {row['nuclei']:,} |"
+        )
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds multiorgan")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--points", type=int, nargs="+", default=[50, 200, 1000])
+    parser.add_argument("--config", type=Path, default=Path("configs/clicks.toml"))
+    parser.add_argument("--from", dest="start", default="he-points", help="model to start from")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    return parser.parse_args()
+
+
+def write_slide(path: Path, samples: list[Sample]) -> None:
+    """The images side by side, as a tiled TIFF with a pixel size."""
+    side = samples[0].image.shape[0]
+    rows = -(-len(samples) // COLUMNS)
+    picture = np.full((rows * side, COLUMNS * side, 3), 255, np.uint8)
+    for number, sample in enumerate(samples):
+        y, x = place(number, side)
+        picture[y : y + side, x : x + side] = sample.image
+    tifffile.imwrite(
+        path,
+        picture,
+        tile=(256, 256),
+        photometric="rgb",
+        compression="deflate",
+        resolution=(1e4 / MPP, 1e4 / MPP),
+        resolutionunit="CENTIMETER",
+    )
+
+
+def place(number: int, side: int) -> tuple[int, int]:
+    """(y, x) of an image's first pixel in the slide."""
+    return number // COLUMNS * side, number % COLUMNS * side
+
+
+def write_clicks(folder: Path, samples: list[Sample], count: int) -> Path:
+    """GeoJSON of about `count` points and their regions, and the manifest that names it."""
+    features, wanted = [], np.diff(np.linspace(0, count, min(REGIONS, count // 25) + 1).round()).astype(int)
+    for number, share in enumerate(wanted):
+        # Every third image, so that the organs differ.
+        chosen = number * 3 % len(samples)
+        sample, (dy, dx) = samples[chosen], place(chosen, samples[0].image.shape[0])
+        box = square_of(sample.points, sample.image.shape[0], int(share))
+        inside = sample.points[box.contains(sample.points)] + (dy, dx)
+        moved = box.shift(dy, dx)
+        corners = [(moved.x0, moved.y0), (moved.x1, moved.y0), (moved.x1, moved.y1), (moved.x0, moved.y1)]
+        features.append(annotation("Polygon", [[*corners, corners[0]]]))
+        features.append(annotation("MultiPoint", inside[:, ::-1].tolist()))
+    path = folder / f"{count}.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    manifest = folder / f"{count}.csv"
+    with manifest.open("w", newline="") as file:
+        csv.writer(file).writerows([("slide", "points"), ("train.tif", path.name)])
+    return manifest
+
+
+def annotation(kind: str, coordinates: object) -> dict[str, object]:
+    """A GeoJSON feature, as QuPath exports annotations."""
+    return {
+        "type": "Feature",
+        "geometry": {"type": kind, "coordinates": coordinates},
+        "properties": {"objectType": "annotation"},
+    }
+
+
+def square_of(points: NDArray[np.float64], side: int, count: int) -> Rect:
+    """The smallest square around the middle of an image that holds at least `count` of its points."""
+    half = np.sort(np.abs(points - side / 2).max(1))[min(count, len(points)) - 1]
+    reach = int(min(side / 2, np.floor(half) + 1))
+    return Rect(side // 2 - reach, side // 2 - reach, side // 2 + reach, side // 2 + reach)
+
+
+def run(options: argparse.Namespace, manifest: Path, count: int, start: str | None) -> dict[str, object]:
+    """Train, segment and score once; what an earlier run finished is taken from its file."""
+    folder = options.output / f"{count}-from-{Path(start).name if start else 'nothing'}"
+    report = folder / "report.json"
+    if report.exists():
+        return dict(json.loads(report.read_text()))
+    began = time.perf_counter()
+    begin = ["--from", start] if start else []
+    wsiseg("train", options.config, "--slides", manifest, *begin, "-o", folder)
+    minutes = (time.perf_counter() - began) / 60
+    model = folder / "model"
+    outlines = folder / "held-out.geojson"
+    wsiseg("segment", options.output / "held-out.tif", "-o", outlines, "--model", model, "-q")
+    scores = folder / "scores.json"
+    dataset = ("--dataset", "multiorgan", "--split", "val")
+    wsiseg("evaluate", "--data", options.data, *dataset, "--model", model, "-o", scores)
+    mean = next(iter(json.loads(scores.read_text()).values()))["mean"]
+    row = {
+        "points": count,
+        "from": start or "nothing",
+        "minutes": minutes,
+        "aji_authors": mean["AJI (authors)"],
+        "aji": mean["AJI"],
+        "nuclei": outlines.read_text().count('"detection"'),
+    }
+    report.write_text(json.dumps(row))
+    return row
+
+
+def wsiseg(*arguments: object) -> None:
+    """Run the command line; its tables go to stderr."""
+    command = [sys.executable, "-m", "wsiseg", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
