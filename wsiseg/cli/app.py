@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from wsiseg import __version__
+from wsiseg.cli.benchmark import benchmark
 from wsiseg.cli.check import check
 from wsiseg.cli.draw import draw
 from wsiseg.cli.evaluate import evaluate
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (segment, plan, export, check, draw, pseudo_label, train, evaluate):
+for command in (segment, plan, export, check, draw, pseudo_label, train, evaluate, benchmark):
     app.command()(command)
 
 

@@ -1,0 +1,78 @@
+"""A protocol is run fold by fold, kept, and gone on with."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from slides_made import discs
+from test_cli import refused, run
+
+CONFIG = """
+name = "drawn"
+recipe = "spn_ien"
+data = [{ folder = "discs" }]
+[settings]
+width = 0.25
+spn = { crops = 4, batch = 2, size = 64 }
+ien = { crops = 4, batch = 2, size = 64 }
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three drawn images with masks, a split and two folds."""
+    y, x = np.mgrid[:128, :128] + 0.5
+    for part in ("images", "labels"):
+        (tmp_path / "discs" / part).mkdir(parents=True)
+    for number in range(3):
+        picture, centres = discs((128, 128), seed=number)
+        near = [np.hypot(y - cy, x - cx) < 7 for cy, cx in centres]
+        labels = sum(inside * label for label, inside in enumerate(near, 1))
+        Image.fromarray(picture).save(tmp_path / "discs" / "images" / f"{number}.png")
+        Image.fromarray(labels.astype(np.uint16)).save(tmp_path / "discs" / "labels" / f"{number}.png")
+    split = {"train": ["0"], "val": ["1"], "test": ["2"]}
+    folds = [{"fold": f"fold{i}", "train": [str(1 - i)], "val": [str(i)]} for i in range(2)]
+    (tmp_path / "discs" / "split.json").write_text(json.dumps(split))
+    (tmp_path / "discs" / "folds.json").write_text(json.dumps(folds))
+    (tmp_path / "c.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def benchmark(folder, *more, config="c.toml"):
+    return run(
+        *("benchmark", folder / config, "--data", folder, "--dataset", "discs", "-q"),
+        *("--runs", folder / "runs", "-o", folder / "reports", *more),
+    )
+
+
+def test_folds_are_averaged_and_not_trained_twice(folder):
+    first = benchmark(folder, "--protocol", "folds")
+    assert first.exit_code == 0, first.output
+    reports = [json.loads((folder / f"reports/drawn-discs-fold{i}-seed0.json").read_text()) for i in range(2)]
+    assert [list(report["images"]) for report in reports] == [["0"], ["1"]]
+    mean = np.mean([report["mean"]["IoU"] for report in reports])
+    assert f"| mean ± deviation | | {mean:.4f} ±" in first.stdout
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("r*/**/*.[jp]*")}
+    assert benchmark(folder, "--protocol", "folds").stdout == first.stdout
+    after = {path: path.stat().st_mtime_ns for path in before}
+    assert {p for p in before if before[p] != after[p]} == set()
+
+
+def test_the_official_protocol_scores_the_test_split_and_the_default_does_not(folder):
+    assert benchmark(folder).exit_code == 0
+    assert benchmark(folder, "--protocol", "official", "--seed", "3").exit_code == 0
+    scored = {p.stem: list(json.loads(p.read_text())["images"]) for p in (folder / "reports").glob("*.json")}
+    assert scored == {"drawn-discs-validation-seed0": ["1"], "drawn-discs-official-seed3": ["2"]}
+
+
+def test_reports_of_other_settings_are_not_mixed(folder):
+    assert benchmark(folder).exit_code == 0
+    (folder / "d.toml").write_text(CONFIG.replace("width = 0.25", "width = 0.25\nthreshold = 0.4"))
+    assert "made with other settings" in refused(benchmark(folder, config="d.toml"))
+
+
+def test_what_is_not_there_is_named(folder):
+    assert "protocol 'ten' is unknown" in refused(benchmark(folder, "--protocol", "ten"))
+    (folder / "d.toml").write_text(CONFIG.replace("discs", "squares"))
+    assert "has no data set 'discs'; it names squares" in refused(benchmark(folder, config="d.toml"))

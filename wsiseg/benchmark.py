@@ -1,0 +1,176 @@
+"""A table of a paper, rerun: train and score by a stated protocol, fold by fold, each kept as it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from wsiseg import plugins, recipes
+from wsiseg.config import Config
+from wsiseg.errors import ConfigError, DataError
+from wsiseg.evaluate import METRICS, evaluate, grouped
+from wsiseg.models import ModelRef
+from wsiseg.predict import load, save_model
+from wsiseg.samples import read_samples, read_split
+from wsiseg.stages import TrainingImage
+from wsiseg.train import train
+from wsiseg.version import __version__, commit
+
+Protocol = Literal["validation", "official", "folds"]
+"""Training split scored on validation images; on the test split; ten-fold cross-validation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """Names of the images that are trained on, and of those that are scored."""
+
+    name: str
+    train: tuple[str, ...]
+    scored: tuple[str, ...]
+
+
+def folds_of(folder: Path, protocol: Protocol) -> tuple[Fold, ...]:
+    """The folds of a data set.
+
+    Raises
+    ------
+    DataError
+        If its `split.json` or `folds.json` cannot be read.
+    """
+    if protocol != "folds":
+        scored = "val" if protocol == "validation" else "test"
+        return (Fold(protocol, read_split(folder, "train"), read_split(folder, scored)),)
+    path = folder / "folds.json"
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(Fold(str(f["fold"]), tuple(f["train"]), tuple(f["val"])) for f in listed)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); it lists the images of every fold") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a benchmark reads and writes.
+
+    data : Path       folder of the data sets
+    runs : Path       checkpoints and models, a folder a fold
+    reports : Path    a JSON file a fold, and the table
+    """
+
+    data: Path
+    runs: Path
+    reports: Path
+
+
+def run_fold(
+    config: Config,
+    dataset: str,
+    fold: Fold,
+    place: Place,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[str, int, int, float], None] | None = None,
+) -> dict[str, Any]:
+    """Train on a fold, score it and keep the report; one that is there already is only read.
+
+    Raises
+    ------
+    ConfigError
+        If the configuration does not name the data set, or the report there was made with another one.
+    """
+    report = place.reports / f"{config.name}-{dataset}-{fold.name}-seed{seed}.json"
+    settings = config.card()["settings"] | config.card()["about"]["training"]
+    settings = {key: value for key, value in settings.items() if key not in ("code", "seed")}
+    if report.exists():
+        kept: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        if kept["settings"] != json.loads(json.dumps(settings)):
+            raise ConfigError(
+                f"{report}: made with other settings; move it away, or rename the configuration"
+            )
+        return kept
+    began = time.perf_counter()
+    folder = place.runs / report.stem
+    recipe = plugins.load(recipes, config.recipe)
+    networks = train(
+        recipe.stages(config.settings),
+        training_images(config, dataset, fold, place.data),
+        folder,
+        augmentation=config.augmentation,
+        seed=seed,
+        device=device,
+        progress=progress,
+    )
+    save_model(networks, folder / "model", config.card())
+    minutes = (time.perf_counter() - began) / 60
+    model = load(ModelRef(config.recipe, str(folder / "model"), device))
+    samples = read_samples(place.data / dataset, fold.scored, mpp=config.mpp, from_masks=True)
+    table = evaluate(samples, grouped(model))
+    kept = {
+        "config": config.name,
+        "dataset": dataset,
+        "fold": fold.name,
+        "seed": seed,
+        "mean": table.mean(),
+        "minutes": round(minutes, 1),
+        "hardware": hardware(device),
+        "code": {"version": __version__, "commit": commit(), "torch": torch.__version__},
+        "settings": settings,
+        "training images": len(fold.train),
+        "images": table.rows,
+    }
+    write(report, json.dumps(kept, indent=1) + "\n")
+    return kept
+
+
+def training_images(config: Config, dataset: str, fold: Fold, root: Path) -> list[TrainingImage]:
+    """A fold's training images, with the options that the configuration has for this data set.
+
+    Raises
+    ------
+    ConfigError
+        If it has none.
+    """
+    for data in config.data:
+        if data.folder == dataset:
+            samples = read_samples(root / dataset, fold.train, mpp=config.mpp, from_masks=True)
+            return [TrainingImage(sample, data.options) for sample in samples]
+    named = ", ".join(data.folder for data in config.data) or "none"
+    raise ConfigError(f"{config.name}: has no data set {dataset!r}; it names {named}")
+
+
+def hardware(device: str) -> str:
+    """What it ran on, in words."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {len(os.sched_getaffinity(0))} cores, {platform.machine()}"
+
+
+def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
+    """The folds as a Markdown table, with their mean and standard deviation last."""
+    lines = ["| fold | seed | " + " | ".join(METRICS) + " | minutes |", "|---" * (len(METRICS) + 3) + "|"]
+    for each in reports:
+        cells = " | ".join(f"{each['mean'][name]:.4f}" for name in METRICS)
+        lines.append(f"| {each['fold']} | {each['seed']} | {cells} | {each['minutes']:.0f} |")
+    if len(reports) > 1:
+        columns = [[each["mean"][name] for each in reports] for name in METRICS]
+        cells = " | ".join(f"{np.mean(c):.4f} ± {np.std(c, ddof=1):.4f}" for c in columns)
+        lines.append(f"| mean ± deviation | | {cells} | {sum(r['minutes'] for r in reports):.0f} in all |")
+    return "\n".join(lines) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Write a small file; it appears complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,72 @@
+"""`wsiseg benchmark`: a table of a paper, rerun."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsiseg.cli._bars import bars
+from wsiseg.cli._report import reported, say, speak
+
+
+@reported
+def benchmark(
+    config: Annotated[
+        Path, typer.Argument(help="TOML file, such as configs/spn-ien-small.toml.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
+    ] = None,
+    dataset: Annotated[str, typer.Option(help="Data set below that folder.")] = "multiorgan",
+    protocol: Annotated[
+        str, typer.Option(help="validation, official (the test split: once, with final settings) or folds.")
+    ] = "validation",
+    seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    first: Annotated[int, typer.Option(help="Folds at most, from the first.", min=1)] = 10,
+    runs: Annotated[Path, typer.Option(help="Folder for checkpoints and models.")] = Path("runs/benchmark"),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the reports and the table.")
+    ] = Path("benchmarks/accuracy"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+) -> None:
+    """Train and score by a paper's protocol: on the official split, or by ten-fold cross-validation.
+
+    Each fold's report is written as it ends; the same command goes on from there, and from the checkpoint
+    of the fold it was in. Settings are chosen with --protocol validation.
+
+    wsiseg benchmark configs/spn-ien-small.toml --data ~/nuclei --dataset tnbc --protocol folds
+    """
+    speak(quiet=quiet, verbose=False)
+    from typing import get_args
+
+    from wsiseg.benchmark import Place, Protocol, folds_of, markdown, run_fold, write
+    from wsiseg.config import data_folder, read_config
+    from wsiseg.errors import ConfigError
+    from wsiseg.predict import check_device
+
+    if protocol not in get_args(Protocol):
+        raise ConfigError(f"protocol {protocol!r} is unknown; choose from {', '.join(get_args(Protocol))}")
+    settings = read_config(config)
+    place = Place(data_folder(data), runs, output)
+    folds = folds_of(place.data / dataset, protocol)[:first]  # type: ignore[arg-type]  # checked above
+    reports = []
+    for fold in folds:
+        with bars(quiet=quiet) as show:
+            reports.append(
+                run_fold(
+                    settings,
+                    dataset,
+                    fold,
+                    place,
+                    seed=seed,
+                    device=check_device(device),
+                    progress=show,
+                )
+            )
+        table = markdown(reports)
+        write(output / f"{settings.name}-{dataset}-{protocol}-seed{seed}.md", table)
+    print(table, end="")
+    say(f"reports are in {output}")
