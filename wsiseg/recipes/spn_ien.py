@@ -138,11 +138,9 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
 
 
 def semantic_loss(network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator) -> Tensor:
-    """Cross-entropy on the labelled pixels of both label maps, half each."""
+    """Cross-entropy on the labelled pixels of each label map, averaged over the maps."""
     logits = network(images)[:, 0].float()
-    return 0.5 * sum(
-        (partial_cross_entropy(logits, targets[:, i]) for i in range(2)), start=logits.new_zeros(())
-    )
+    return torch.stack([partial_cross_entropy(logits, labels) for labels in targets.unbind(1)]).mean()
 
 
 def instance_targets(settings: Settings, sample: Sample, _: Options, trained: Networks) -> NDArray[np.int32]:

@@ -1,0 +1,78 @@
+"""The fully supervised bound of SPN + IEN: the same networks, losses and grouping, taught by masks of all nuclei.
+
+It is the row "Fully" of Liu et al. (2022), Table 1: what points leave to be won.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.errors import DataError
+from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
+from wsiseg.recipes.spn_ien import (
+    CLASS_COLORS,
+    CLASS_NAMES,
+    Settings,
+    components,
+    group,
+    instance_loss,
+    maps,
+    networks,
+    semantic_loss,
+)
+from wsiseg.samples import Sample
+from wsiseg.stages import Networks, Options, Stage
+
+__all__ = [
+    "CLASS_COLORS",
+    "CLASS_NAMES",
+    "LABELS_NEEDED",
+    "Settings",
+    "components",
+    "group",
+    "maps",
+    "networks",
+    "stages",
+]
+
+LABELS_NEEDED = "masks"
+
+
+def stages(settings: Settings) -> tuple[Stage, ...]:
+    """SPN on nucleus against background, then IEN on the true instances."""
+    build = networks(settings)
+    anchored = settings.coordinates == "output"
+    return (
+        Stage("spn", build["spn"], semantic_targets, semantic_loss, settings.spn, BACKGROUND),
+        Stage(
+            "ien",
+            build["ien"],
+            partial(instance_targets, settings),
+            partial(instance_loss, settings),
+            settings.ien,
+            init="spn" if anchored else None,
+        ),
+    )
+
+
+def semantic_targets(sample: Sample, _: Options, __: Networks) -> NDArray[np.int8]:
+    """(1, H, W) int8: nucleus or background at every pixel inside the region of interest."""
+    labels = np.where(_masks(sample) > 0, NUCLEUS, BACKGROUND).astype(np.int8)
+    return (labels if sample.roi is None else labels * sample.roi)[None]
+
+
+def instance_targets(settings: Settings, sample: Sample, _: Options, __: Networks) -> NDArray[np.int32]:
+    """(1, H, W) int32: the nuclei, and in `input` and `patch` form the background as one more."""
+    labels = _masks(sample).copy()
+    if settings.coordinates != "output":
+        labels[labels == 0] = labels.max(initial=0) + 1
+    return (labels if sample.roi is None else labels * sample.roi)[None]
+
+
+def _masks(sample: Sample) -> NDArray[np.int32]:
+    if sample.labels is None:
+        raise DataError(f"{sample.name}: has no labels; this recipe learns from masks of all nuclei")
+    return sample.labels
