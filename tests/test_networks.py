@@ -85,9 +85,8 @@ def test_offsets_are_bounded_and_the_anchor_is_the_position():
     offsets = bounded_offsets(raw, 6.0)
     assert offsets[:, :2].max() <= 6
     assert (offsets[:, 2:] == 100).all()
-    anchored = add_anchor(torch.zeros(1, 4, 2, 3), 0.15)
-    torch.testing.assert_close(anchored[0, 0], 0.15 * torch.tensor([[0.0] * 3, [1.0] * 3]))
-    torch.testing.assert_close(anchored[0, 1, 0], 0.15 * torch.arange(3.0))
+    anchored = add_anchor(torch.full((2, 4), 0.5), torch.tensor([[0, 3], [1, 2]]), 0.15)
+    torch.testing.assert_close(anchored, torch.tensor([[0.5, 0.95, 0.5, 0.5], [0.65, 0.8, 0.5, 0.5]]))
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (50, 33), (1, 1)])

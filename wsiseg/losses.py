@@ -31,7 +31,9 @@ def discriminative_loss(
     embedding: Tensor,
     instances: Tensor,
     *,
-    background: int | None = None,
+    image: Tensor | None = None,
+    images: int = 1,
+    background: Tensor | None = None,
     alpha: float = 1.0,
     gamma: float = 0.001,
     delta_intra: float = 0.5,
@@ -39,14 +41,17 @@ def discriminative_loss(
     regularised_from: int = 0,
     per_pair: bool = True,
 ) -> Tensor:
-    """Pull the pixels of an instance together and its mean away from the others'.
+    """Pull the pixels of an instance together and its mean away from the others' of its image.
 
     Parameters
     ----------
-    embedding : (D, H, W) float32
-    instances : (H, W) int    1.. instances, gaps allowed; 0 is not looked at
-    background
-        Number of the background instance, weighted by `alpha` (Eq. 1); None where there is none.
+    embedding : (N, D) float32    of the pixels that lie in instances, of all images of a batch
+    instances : (N,) int64        number of each pixel's instance in its image, gaps allowed
+    image : (N,) int64            which image each pixel is of, 0 to `images` - 1; all are of one where None
+    images
+        Images of the batch; the loss is their mean, and one without instances counts as 0.
+    background : (N,) bool
+        Pixels of the background instances, weighted by `alpha` (Eq. 1); None where there is none.
     gamma
         Weight of the mean embeddings' length.
     regularised_from
@@ -62,30 +67,40 @@ def discriminative_loss(
 
     Source: Liu et al. (2022), Eq. 1.
     """
-    flat, numbers = embedding.flatten(1).T, instances.flatten()  # (P, D), (P,)
-    inside = numbers > 0
-    if not bool(inside.any()):
+    if not len(embedding):
         return embedding.sum() * 0
-    flat, (present, index) = flat[inside], numbers[inside].unique(return_inverse=True)
-    count = len(present)
-    sizes = torch.bincount(index, minlength=count).to(flat.dtype)
-    means = flat.new_zeros(count, flat.shape[1]).index_add(0, index, flat) / sizes[:, None]
+    most = int(instances.max()) + 1
+    key = instances if image is None else image * most + instances
+    # Counting is several times faster than sorting, which `unique` would do.
+    present, index, sizes = _numbered(key, most * images)
+    owner = present // most  # (C,) the image of each instance
+    each = torch.bincount(owner, minlength=images)[owner]
+    share = 1.0 / (each * images)  # of an instance in the mean over images of means over instances
+    means = embedding.new_zeros(len(present), embedding.shape[1]).index_add(0, index, embedding)
+    means = means / sizes[:, None]
 
-    weight = torch.ones_like(sizes)
+    weight = torch.ones_like(share)
     if background is not None:
-        weight[present == background] = alpha
-    pull = F.relu(_length(flat - means[index]) - delta_intra) ** 2
-    intra = (pull * (weight / sizes)[index]).sum() / count
+        weight[index[background]] = alpha
+    pull = F.relu(_length(embedding - means.index_select(0, index)) - delta_intra) ** 2
+    intra = (pull * (weight * share / sizes)[index]).sum()
 
     # A pair with the background counts alpha once for each order, as 2 alpha over unordered pairs does.
-    pair_weight = torch.minimum(weight[:, None], weight[None, :]) if alpha <= 1 else weight.outer(weight)
-    apart = _length(means[:, None] - means[None, :])
-    push = F.relu(delta_inter - apart) ** 2 * pair_weight
-    push = push - torch.diag(torch.diag(push))
-    inter = push.sum() / (count * max(1, count - 1) if per_pair else count)
+    pair = torch.minimum(weight[:, None], weight[None, :]) if alpha <= 1 else weight.outer(weight)
+    pair = pair * (owner[:, None] == owner[None, :]) * (1 - torch.eye(len(present), device=pair.device))
+    push = F.relu(delta_inter - _length(means[:, None] - means[None, :])) ** 2 * pair
+    inter = (push.sum(1) * share / ((each - 1).clamp(min=1) if per_pair else 1)).sum()
 
-    length = _length(means[:, regularised_from:]).mean()
+    length = (_length(means[:, regularised_from:]) * share).sum()
     return intra + inter + gamma * length
+
+
+def _numbered(key: Tensor, below: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The different values of `key` (N,) in order, (C,); the place of each among them, (N,); their counts, (C,)."""
+    counts = torch.bincount(key, minlength=below)
+    present = counts.nonzero()[:, 0]
+    place = counts.gt(0).cumsum(0) - 1
+    return present, place[key], counts[present]
 
 
 def _length(vectors: Tensor) -> Tensor:

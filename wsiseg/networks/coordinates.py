@@ -53,18 +53,13 @@ def coordinate_channels(
 
 
 def bounded_offsets(raw: Tensor, radius: float) -> Tensor:
-    """First two channels of (B, D, H, W) squeezed to -radius..radius; the others as they are."""
+    """First two channels of (B, D, ...) squeezed to -radius..radius; the others as they are."""
     return torch.cat([radius * torch.tanh(raw[:, :2] / radius), raw[:, 2:]], dim=1)
 
 
-def add_anchor(offsets: Tensor, scale: float, origin: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """Embeddings `(s y + o_y, s x + o_x, e_3 ..)` from offsets (B, D, H, W).
+def add_anchor(offsets: Tensor, position: Tensor, scale: float) -> Tensor:
+    """Embeddings `(s y + o_y, s x + o_x, e_3 ..)` (N, D) of pixels at `position` (N, 2), as (y, x).
 
-    `origin` (pixels) should be near 0: positions far from it cost float32 its precision.
+    Positions should be near 0: far from it they cost float32 its precision.
     """
-    _, _, height, width = offsets.shape
-    y = scale * (torch.arange(height, device=offsets.device, dtype=torch.float32) + origin[0])
-    x = scale * (torch.arange(width, device=offsets.device, dtype=torch.float32) + origin[1])
-    anchor_y = offsets[:, :1] + y[:, None]
-    anchor_x = offsets[:, 1:2] + x[None, :]
-    return torch.cat([anchor_y, anchor_x, offsets[:, 2:]], dim=1)
+    return torch.cat([offsets[:, :2] + scale * position, offsets[:, 2:]], dim=1)

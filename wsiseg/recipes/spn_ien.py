@@ -165,43 +165,44 @@ def semantic_probability(network: nn.Module, image: NDArray[np.uint8]) -> NDArra
 def instance_loss(
     settings: Settings, network: nn.Module, images: Tensor, targets: Tensor, rng: np.random.Generator
 ) -> Tensor:
-    """Eq. 1, averaged over the crops of a batch."""
-    embedding = embed(settings, network, images, rng.uniform(0, settings.period, (len(images), 2)))
-    anchored = settings.coordinates == "output"
-    if anchored:
-        embedding = add_anchor(embedding, settings.scale)
-    losses = []
-    for each, marks in zip(embedding, targets[:, 0], strict=True):
-        losses.append(
-            discriminative_loss(
-                each,
-                marks,
-                background=None if anchored else int(marks.max()),
-                alpha=settings.alpha,
-                gamma=settings.gamma,
-                delta_intra=settings.delta_intra,
-                delta_inter=settings.delta_inter,
-                regularised_from=2 if anchored else 0,
-                per_pair=not anchored,
-            )
-        )
-    return torch.stack(losses).mean()
+    """Eq. 1, averaged over the crops of a batch. Only what lies in instances is anchored and looked at."""
+    raw = embed(settings, network, images, rng.uniform(0, settings.period, (len(images), 2)))
+    marks = targets[:, 0]
+    inside = marks.flatten().nonzero()[:, 0]
+    image, y, x = torch.unravel_index(inside, marks.shape)
+    rows = raw.permute(0, 2, 3, 1).reshape(-1, raw.shape[1]).index_select(0, inside).float()
+    background = None
+    if settings.coordinates == "output":
+        rows = add_anchor(bounded_offsets(rows, settings.radius), torch.stack([y, x], dim=1), settings.scale)
+    else:
+        background = marks.flatten()[inside] == marks.amax(dim=(1, 2))[image]
+    return discriminative_loss(
+        rows,
+        marks.flatten()[inside],
+        image=image,
+        images=len(images),
+        background=background,
+        alpha=settings.alpha,
+        gamma=settings.gamma,
+        delta_intra=settings.delta_intra,
+        delta_inter=settings.delta_inter,
+        regularised_from=2 if settings.coordinates == "output" else 0,
+        per_pair=settings.coordinates != "output",
+    )
 
 
 def embed(
     settings: Settings, network: Callable[[Tensor], Tensor], images: Tensor, origins: NDArray[np.floating]
 ) -> Tensor:
-    """(B, D, H, W) float32: the network's embeddings, in `output` form without their anchor."""
+    """(B, D, H, W): what the network gives; in `output` form neither bounded nor anchored yet."""
     if settings.coordinates == "output":
-        return bounded_offsets(network(images).float(), settings.radius)
+        return network(images)
     shape = (images.shape[2], images.shape[3])
     channels = [
         coordinate_channels(settings.coordinates, shape, (float(y), float(x)), period=settings.period)
         for y, x in origins
     ]
-    seen = torch.cat([images, torch.stack(channels).to(images)], dim=1)
-    out: Tensor = network(seen).float()
-    return out
+    return network(torch.cat([images, torch.stack(channels).to(images)], dim=1))
 
 
 def maps(
@@ -220,7 +221,9 @@ def maps(
             for i in images
         ]
     else:
-        embeddings = embed(settings, network, images, np.array(origins)).half().cpu().numpy()
+        raw = embed(settings, network, images, np.array(origins))
+        bounded = bounded_offsets(raw, settings.radius) if settings.coordinates == "output" else raw
+        embeddings = bounded.half().cpu().numpy()
     return [Maps(p, e) for p, e in zip(prob, embeddings, strict=True)]
 
 
