@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -201,6 +202,13 @@ def _weights(folder: Path, file: str, expected: str) -> dict[str, torch.Tensor]:
     return {n: w.float() if w.is_floating_point() else w for n, w in load_file(folder / file).items()}
 
 
+def umask() -> int:
+    """What new files of this process may not be; it can only be read by setting it."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
+
+
 def save_model(networks: Mapping[str, nn.Module], folder: Path, card: Mapping[str, Any]) -> ModelCard:
     """Write networks as float16 safetensors with their card; `card` lacks only `files`.
 
@@ -213,6 +221,8 @@ def save_model(networks: Mapping[str, nn.Module], folder: Path, card: Mapping[st
         path = folder / f"{name}.safetensors"
         state = network.state_dict().items()
         save_file({n: (w.half() if w.is_floating_point() else w).cpu().contiguous() for n, w in state}, path)
+        # safetensors keeps its files to their owner; a model is often shared by a group.
+        path.chmod(0o666 & ~umask())
         files[name] = (path.name, digest(path))
     write_card(folder, {**card, "files": files})
     return describe(folder)
