@@ -13,8 +13,8 @@ BASE = 600e6
 BYTES_PER_PIXEL = 330
 """Bytes at the peak per pixel of a tile with its halo: activations of the networks, maps, the tile."""
 
-CORE_SECONDS_PER_MEGAPIXEL = 1.0
-"""Seconds of one processor core per million pixels of tiles with their halos."""
+CORE_SECONDS_PER_MEGAPIXEL = 2.3
+"""Seconds of one processor core per million pixels of tiles with their halos: 2.2 to 2.6 on the colon slide."""
 
 
 def estimate(plan: TilePlan, *, cores: int) -> tuple[float, float]:
