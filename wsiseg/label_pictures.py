@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsiseg.draw import Color, draw_dots, tint
-from wsiseg.samples import Sample
-from wsiseg.stages import Networks, Options, TrainingImage
+from wsiseg.stages import Targets, TrainingImage
 
 COLORS: dict[int, Color] = {1: (40, 160, 40), 2: (220, 40, 40)}
 """Background green, nuclei red; what is not labelled stays as it is."""
 
 CLICK: Color = (255, 220, 0)
 GAP = 8
-
-Targets = Callable[[Sample, Options, Networks], NDArray[np.integer]]
 
 
 def draw_pseudo_labels(image: TrainingImage, targets: Targets) -> NDArray[np.uint8]:

@@ -13,6 +13,8 @@ from wsiseg.samples import Sample
 
 Networks = Mapping[str, nn.Module]
 Options = Mapping[str, float]
+Targets = Callable[[Sample, Options, Networks], NDArray[np.integer]]
+"""(sample, options, networks of earlier stages) -> (T, H, W) int, 0 not labelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Stage:
 
     name : str          the network is known by it, and its files
     network             a fresh network
-    targets             (sample, options, networks of earlier stages) -> (T, H, W) int, 0 not labelled
+    targets             what it is taught, image by image
     loss                (network, images (B, 3, h, w), targets (B, T, h, w), generator) -> scalar
     schedule
     background : int    what targets hold where there surely is no nucleus
@@ -61,7 +63,7 @@ class Stage:
 
     name: str
     network: Callable[[], nn.Module]
-    targets: Callable[[Sample, Options, Networks], NDArray[np.integer]]
+    targets: Targets
     loss: Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Tensor]
     schedule: Schedule
     background: int = 0

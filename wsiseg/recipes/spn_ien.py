@@ -34,7 +34,7 @@ from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND, cluster_labels, instance_labels, voronoi_labels
 from wsiseg.recipes._patches import embed_mosaic, paste
 from wsiseg.samples import Sample
-from wsiseg.stages import Networks, Options, Schedule, Stage
+from wsiseg.stages import Networks, Options, Schedule, Stage, Targets
 
 LABELS_NEEDED = "points"
 CLASS_NAMES = ("Nucleus",)
@@ -91,23 +91,22 @@ def networks(settings: Settings) -> dict[str, Callable[[], nn.Module]]:
 
 
 def stages(settings: Settings) -> tuple[Stage, ...]:
-    """SPN on semantic pseudo-labels, then IEN on the instances that SPN and the points give.
+    """SPN on semantic pseudo-labels, then IEN on the instances that SPN and the points give."""
+    return taught_by(settings, semantic_targets, partial(instance_targets, settings))
+
+
+def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tuple[Stage, ...]:
+    """SPN, then IEN, whatever they are taught by.
 
     The anchored IEN starts from SPN's weights. The other forms see coordinate channels, which SPN never
     saw, and start afresh.
     """
     build = networks(settings)
-    anchored = settings.coordinates == "output"
+    init = "spn" if settings.coordinates == "output" else None
+    loss = partial(instance_loss, settings)
     return (
-        Stage("spn", build["spn"], semantic_targets, semantic_loss, settings.spn, BACKGROUND),
-        Stage(
-            "ien",
-            build["ien"],
-            partial(instance_targets, settings),
-            partial(instance_loss, settings),
-            settings.ien,
-            init="spn" if anchored else None,
-        ),
+        Stage("spn", build["spn"], semantic, semantic_loss, settings.spn, BACKGROUND),
+        Stage("ien", build["ien"], instances, loss, settings.ien, init=init),
     )
 
 

@@ -18,10 +18,9 @@ from wsiseg.recipes.spn_ien import (
     Settings,
     components,
     group,
-    instance_loss,
     maps,
     networks,
-    semantic_loss,
+    taught_by,
 )
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Stage
@@ -43,19 +42,7 @@ LABELS_NEEDED = "masks"
 
 def stages(settings: Settings) -> tuple[Stage, ...]:
     """SPN on nucleus against background, then IEN on the true instances."""
-    build = networks(settings)
-    anchored = settings.coordinates == "output"
-    return (
-        Stage("spn", build["spn"], semantic_targets, semantic_loss, settings.spn, BACKGROUND),
-        Stage(
-            "ien",
-            build["ien"],
-            partial(instance_targets, settings),
-            partial(instance_loss, settings),
-            settings.ien,
-            init="spn" if anchored else None,
-        ),
-    )
+    return taught_by(settings, semantic_targets, partial(instance_targets, settings))
 
 
 def semantic_targets(sample: Sample, _: Options, __: Networks) -> NDArray[np.int8]:
