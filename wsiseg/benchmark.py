@@ -18,6 +18,7 @@ from wsiseg import plugins, recipes
 from wsiseg.config import Config
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import METRICS, evaluate, grouped
+from wsiseg.export import complete
 from wsiseg.models import ModelRef
 from wsiseg.predict import load, save_model
 from wsiseg.samples import read_samples, read_split
@@ -171,6 +172,5 @@ def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
 def write(path: Path, text: str) -> None:
     """Write a small file; it appears complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with complete(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import DataError, PointsError, RegionError
 from wsiseg.geometry import Rect
-from wsiseg.points import Clicks, check_classes, read_clicks
+from wsiseg.points import Clicks, check_classes, check_inside, read_clicks
 from wsiseg.regions import Region, read_regions, region_contains, region_mask
 from wsiseg.samples import Sample
 from wsiseg.slides.opening import open_slide, resolve_mpp
 from wsiseg.slides.resample import PlanView
-from wsiseg.slides.slide import Slide, SlideRef
+from wsiseg.slides.slide import SlideRef
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def samples_of(clicked: ClickedSlide, mpp: float, classes: Sequence[str] = ()) -
     regions = _regions_with_points(clicked, clicks)
     with closing(open_slide(clicked.slide)) as slide:
         view = PlanView(slide, resolve_mpp(slide, clicked.slide), mpp)
-        _check_inside(clicks, slide)
+        check_inside(clicks, slide.shape, "slide")
         for number, region in enumerate(regions, 1):
             name = f"{Path(clicked.slide.path).name}, region {number}"
             for part in _pieces(region, view):
@@ -151,14 +151,6 @@ def _regions_with_points(clicked: ClickedSlide, clicks: Clicks) -> list[Region]:
     if len(held) < len(regions):
         log.warning("%s: %d regions without points are left out", clicked.regions, len(regions) - len(held))
     return held
-
-
-def _check_inside(clicks: Clicks, slide: Slide) -> None:
-    height, width = slide.shape
-    clicks.refuse(
-        ~Rect(0, 0, height, width).contains(clicks.points),
-        lambda i: f"{clicks.at(i)} lies outside the slide, {width} x {height} pixels",
-    )
 
 
 def _pieces(region: Region, view: PlanView) -> Iterator[Rect]:

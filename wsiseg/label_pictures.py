@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsiseg.draw import Color, draw_dots, tint
+from wsiseg.export import complete
 from wsiseg.stages import Targets, TrainingImage
 
 COLORS: dict[int, Color] = {1: (40, 160, 40), 2: (220, 40, 40)}
@@ -36,7 +37,6 @@ def write_pseudo_labels(image: TrainingImage, targets: Targets, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in image.sample.name)
     path = folder / f"{name}.png"
-    temporary = path.with_suffix(".png.tmp")
-    Image.fromarray(draw_pseudo_labels(image, targets)).save(temporary, format="PNG")
-    temporary.replace(path)
+    with complete(path) as temporary:
+        Image.fromarray(draw_pseudo_labels(image, targets)).save(temporary, format="PNG")
     return path

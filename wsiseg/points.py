@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from wsiseg.errors import PointsError
 from wsiseg.features import read_geometries
+from wsiseg.geometry import Rect
 
 GEOJSON = (".geojson", ".json", ".gz")
 PICTURES = (".png", ".tif", ".tiff", ".npy")
@@ -100,6 +101,20 @@ def read_clicks(path: Path) -> Clicks:
         lambda i: f"the same point as {clicks.places[earlier[i]]}; delete one of them",
     )
     return clicks
+
+
+def check_inside(clicks: Clicks, shape: tuple[int, int], of: str) -> None:
+    """Refuse a point outside an image of `shape` (H, W); `of` says what the image is.
+
+    Raises
+    ------
+    PointsError
+        Naming the point and the size.
+    """
+    clicks.refuse(
+        ~Rect(0, 0, *shape).contains(clicks.points),
+        lambda i: f"{clicks.at(i)} lies outside the {of}, {shape[1]} x {shape[0]} pixels",
+    )
 
 
 def check_classes(clicks: Clicks, allowed: Sequence[str]) -> None:

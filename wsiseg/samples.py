@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from skimage import io
 
 from wsiseg.errors import DataError
-from wsiseg.geometry import Rect
-from wsiseg.points import Clicks, check_classes, points_from_labels, read_clicks
+from wsiseg.points import Clicks, check_classes, check_inside, points_from_labels, read_clicks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,10 +114,7 @@ def _read_sample(folder: Path, name: str, mpp: float, from_masks: bool, classes:
 def _inside(clicks: Clicks, shape: tuple[int, int], classes: Sequence[str]) -> NDArray[np.float64]:
     """The points of `clicks`, all of which lie on the image and are of the classes asked for."""
     check_classes(clicks, classes)
-    clicks.refuse(
-        ~Rect(0, 0, *shape).contains(clicks.points),
-        lambda i: f"{clicks.at(i)} lies outside the image, {shape[1]} x {shape[0]} pixels",
-    )
+    check_inside(clicks, shape, "image")
     return clicks.points
 
 
