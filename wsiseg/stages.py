@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ class Schedule:
     batch : int              crops a step
     size : int               side of a crop, pixels; a multiple of 32
     learning_rate : float    at its highest; a short rise before, a cosine fall after it
+    tuning : float           factor on the learning rate where the weights are a trained model's (`--from`):
+                             at the full rate a few clicks make it forget more than they teach
     weight_decay : float     AdamW's
     average : float          decay of the running mean of the weights, which is what the stage gives
     """
@@ -33,6 +35,7 @@ class Schedule:
     batch: int = 16
     size: int = 224
     learning_rate: float = 1e-3
+    tuning: float = 0.1
     weight_decay: float = 1e-4
     average: float = 0.998
 
@@ -40,6 +43,10 @@ class Schedule:
     def steps(self) -> int:
         """Steps of the optimiser."""
         return max(1, self.crops // self.batch)
+
+    def tuned(self) -> Schedule:
+        """The schedule for weights that are already good."""
+        return replace(self, learning_rate=self.learning_rate * self.tuning)
 
     def rate(self, step: int) -> float:
         """Learning rate at `step`."""

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def train(
         else:
             if start is not None and stage.name in start:
                 _start_from(network, start[stage.name])
+                stage = replace(stage, schedule=stage.schedule.tuned())
             elif stage.init is not None:
                 _start_from(network, networks[stage.init])
             targets = [stage.targets(i.sample, i.options, networks) for i in images]

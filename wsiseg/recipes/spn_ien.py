@@ -8,7 +8,7 @@ they are (`wsiseg.networks.coordinates`); `output`, the default, anchors them in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar
 
@@ -29,9 +29,16 @@ from wsiseg.networks.coordinates import (
     bounded_offsets,
     coordinate_channels,
 )
-from wsiseg.networks.forward import pad_to_stride, run, to_tensor
+from wsiseg.networks.forward import pad_to_stride, run, to_tensor, turned, turned_back
 from wsiseg.networks.resunet import ResUNet
-from wsiseg.pseudo_labels import BACKGROUND, cluster_labels, instance_labels, voronoi_labels
+from wsiseg.pseudo_labels import (
+    BACKGROUND,
+    NUCLEUS,
+    UNLABELLED,
+    cluster_labels,
+    instance_labels,
+    voronoi_labels,
+)
 from wsiseg.recipes._patches import embed_mosaic, paste
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage, Targets
@@ -50,11 +57,13 @@ class Settings:
     scale, radius                 `output`: embedding units per pixel, and bound of the offset
     period                        `input`: pixels, of the coordinate waves
     foreground, background        T_fg and T_bg of the instance pseudo-labels
+    refresh                       probability at which a first SPN's foreground becomes the label of a
+                                  second one (`refreshed_targets`); None: one SPN, as published
     alpha, gamma, delta_intra, delta_inter     Eq. 1
     threshold, bandwidth          T_0 and the mean-shift's at inference
     min_area                      smallest nucleus, square pixels
     least_score                   mean foreground probability below which a nucleus is left out
-    spn, ien                      schedules
+    spn, spn_again, ien           schedules; `spn_again` is the second SPN's, where there is one
     """
 
     __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid"}
@@ -69,6 +78,7 @@ class Settings:
     period: float = 512.0
     foreground: float = 0.5
     background: float = 0.3
+    refresh: float | None = None
     alpha: float = 1.0
     gamma: float = 0.001
     delta_intra: float = 0.5
@@ -78,6 +88,7 @@ class Settings:
     min_area: int = 30
     least_score: float = 0.0
     spn: Schedule = field(default_factory=Schedule)
+    spn_again: Schedule = field(default_factory=Schedule)
     ien: Schedule = field(default_factory=Schedule)
 
 
@@ -91,8 +102,16 @@ def networks(settings: Settings) -> dict[str, Callable[[], nn.Module]]:
 
 
 def stages(settings: Settings) -> tuple[Stage, ...]:
-    """SPN on semantic pseudo-labels, then IEN on the instances that SPN and the points give."""
-    return taught_by(settings, semantic_targets, partial(instance_targets, settings))
+    """SPN on semantic pseudo-labels, then IEN on the instances that SPN and the points give.
+
+    With `refresh` there are two SPN: the first is only the teacher of the second.
+    """
+    spn, ien = taught_by(settings, semantic_targets, partial(instance_targets, settings))
+    if settings.refresh is None:
+        return spn, ien
+    refreshed = partial(refreshed_targets, settings.refresh)
+    again = replace(spn, targets=refreshed, schedule=settings.spn_again, init="spn_first")
+    return replace(spn, name="spn_first"), again, ien
 
 
 def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tuple[Stage, ...]:
@@ -133,6 +152,34 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
             voronoi_labels(sample.points, (shape[0], shape[1])),
         ]
     )
+    return labels if sample.roi is None else labels * sample.roi
+
+
+REFRESH_MARGIN = 0.1
+"""Probabilities this near to the refreshed threshold teach nothing: there the first network was unsure."""
+
+
+def refreshed_targets(threshold: float, sample: Sample, _: Options, trained: Networks) -> NDArray[np.int8]:
+    """(2, H, W) int8: labels from what the first SPN sees and the points confirm, and the Voronoi labels.
+
+    The first network has seen all images and so outlines a nucleus better than its own labels did, but it
+    also finds what nobody clicked: that becomes background. Its probability is averaged over flips and
+    turns of the image.
+    """
+    shape = sample.image.shape[:2]
+    if not len(sample.points):
+        return semantic_targets(sample, {}, trained)
+    seen = [
+        turned_back(semantic_probability(trained["spn_first"], turned(sample.image, turn)), turn)
+        for turn in range(8)
+    ]
+    probability = np.mean(seen, axis=0)
+    nucleus = instance_labels(probability, sample.points, foreground=threshold) > 0
+    refreshed = np.full(shape, BACKGROUND, np.int8)
+    refreshed[nucleus] = NUCLEUS
+    near = np.abs(probability - threshold) < REFRESH_MARGIN
+    refreshed[near & (nucleus | (probability < threshold))] = UNLABELLED
+    labels = np.stack([refreshed, voronoi_labels(sample.points, (shape[0], shape[1]))])
     return labels if sample.roi is None else labels * sample.roi
 
 
