@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from wsiseg import plugins, recipes
 from wsiseg.augment import Augmentation
 from wsiseg.samples import read_samples, read_split
-from wsiseg.stages import Schedule, TrainingImage
+from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.train import train
 
 PIECE = 14_000_000
@@ -50,16 +50,17 @@ def main() -> None:
         augmentation=Augmentation(**tuples(config.get("augmentation", {}))),
         seed=config.get("seed", 0) if options.seed is None else options.seed,
         device=options.device,
+        held_out=read_held_out(config, options.data),
         progress=show,
     )
-    write_pieces(
-        {name: network.state_dict() for name, network in networks.items()}, options.output / "pieces"
-    )
+    write_pieces({n: networks[n].state_dict() for n in recipe.networks(settings)}, options.output / "pieces")
 
 
 def with_schedules(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with their tables as schedules; pydantic does this elsewhere."""
-    return {n: Schedule(**value) if isinstance(value, dict) else value for n, value in settings.items()}
+    return {
+        n: Schedule(**tuples(value)) if isinstance(value, dict) else value for n, value in settings.items()
+    }
 
 
 def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,6 +82,21 @@ def read_images(config: Mapping[str, Any], root: Path) -> list[TrainingImage]:
         )
         images += [TrainingImage(sample, data.get("options", {})) for sample in samples]
     return images
+
+
+def read_held_out(config: Mapping[str, Any], root: Path) -> HeldOut | None:
+    """What the configuration holds out, if anything."""
+    data = config.get("held_out")
+    if data is None:
+        return None
+    folder = root / data["folder"]
+    samples = read_samples(
+        folder,
+        read_split(folder, data.get("split", "val")),
+        mpp=config.get("mpp", 0.25),
+        from_masks=data.get("points_from_masks", False),
+    )
+    return HeldOut(samples, data.get("every", 250), data.get("patience", 0))
 
 
 def show(stage: str, step: int, steps: int, loss: float) -> None:

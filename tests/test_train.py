@@ -8,7 +8,7 @@ from wsiseg.augment import Augmentation
 from wsiseg.errors import ConfigError
 from wsiseg.recipes import spn_ien
 from wsiseg.samples import Sample
-from wsiseg.stages import Schedule, TrainingImage
+from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.train import train
 
 SCHEDULE = Schedule(crops=24, batch=2, size=64)
@@ -80,3 +80,105 @@ def test_no_points_is_an_error(images, tmp_path):
     empty = replace(images[0], sample=replace(images[0].sample, points=np.zeros((0, 2))))
     with pytest.raises(ConfigError, match="no point"):
         run([empty], tmp_path)
+
+
+def test_a_second_round_learns_from_the_first_and_its_points(images, tmp_path):
+    settings = replace(SETTINGS, refresh=0.3, spn_again=SCHEDULE)
+    stages = spn_ien.stages(settings)
+    assert [stage.name for stage in stages] == ["spn_first", "spn", "ien"]
+    networks = train(stages, images, tmp_path, augmentation=Augmentation(), steps=1)
+    assert set(networks) == {"spn_first", "spn", "ien"}
+
+
+def test_refreshed_labels_are_what_the_points_confirm(images):
+    """A teacher that takes every dark pixel for a nucleus; one disc was not clicked."""
+
+    class Dark(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(20.0))
+
+        def forward(self, x):
+            return self.weight * (0.7 - x[:, :1])
+
+    sample = images[0].sample
+    clicked = replace(sample, points=sample.points[1:])
+    labels = spn_ien.refreshed_targets(0.5, clicked, {}, {"spn_first": Dark()})
+    y, x = np.floor(sample.points).astype(int).T
+    assert (labels[0, y[1:], x[1:]] == spn_ien.NUCLEUS).all()
+    assert labels[0, y[0], x[0]] == spn_ien.BACKGROUND
+    assert (labels[0, 8, ::7] == spn_ien.BACKGROUND).all()
+
+
+def test_the_self_supervised_start_is_where_the_networks_start(images, tmp_path):
+    settings = replace(SETTINGS, init="self-supervised", encoder=Schedule(crops=8, batch=2, size=128))
+    stages = spn_ien.stages(settings)
+    assert [(stage.name, stage.init) for stage in stages] == [
+        ("encoder", None),
+        ("spn", "encoder"),
+        ("ien", "spn"),
+    ]
+    networks = train(stages[:1], images, tmp_path, augmentation=Augmentation())
+    start = networks["encoder"].state_dict()["layer1.0.conv1.weight"]
+    spn = replace(
+        stages[1], schedule=Schedule(crops=2, batch=2, size=64, learning_rate=0.0, weight_decay=0.0)
+    )
+    after = train((stages[0], spn), images, tmp_path, augmentation=Augmentation())
+    assert torch.equal(after["spn"].state_dict()["layer1.0.conv1.weight"], start)
+
+
+def held_out(images, **options):
+    labels = np.zeros(images[0].sample.image.shape[:2], np.int32)
+    labels[20:30, 20:30] = 1
+    return HeldOut([replace(images[0].sample, labels=labels)], **options)
+
+
+def test_the_best_weights_on_held_out_points_are_kept(images, tmp_path):
+    """Checks after 2, 4, ... steps; what they gave lies beside the loss, and AJI is only told."""
+    scores = iter([0.2, 0.9, 0.4, 0.1, 0.0, 0.0])
+
+    def found(networks, image):
+        y, x = np.floor(images[0].sample.points).astype(int).T
+        labels = np.zeros(image.shape[:2], np.int32)
+        count = round(16 * next(scores))
+        labels[y[:count], x[:count]] = np.arange(1, count + 1)
+        return labels
+
+    stage = replace(spn_ien.stages(SETTINGS)[0], nuclei=found)
+    check = held_out(images, every=2, patience=3)
+    train((stage,), images, tmp_path, augmentation=Augmentation(), held_out=check)
+    rows = (tmp_path / "spn.csv").read_text().splitlines()
+    assert rows[0] == "step,loss,point F1,AJI (authors)"
+    # 12 steps were planned; after the best at the fourth there were three worse ones.
+    assert [row.split(",")[0] for row in rows[1:]] == ["1", "3", "5", "7", "9"]
+    assert not (tmp_path / "spn.best").exists()
+
+
+def test_a_checked_run_that_was_cut_off_ends_as_one_that_was_not(images, tmp_path, monkeypatch):
+    check = held_out(images, every=3)
+    whole = weights(run(images, tmp_path / "whole", held_out=check))
+    monkeypatch.setattr("wsiseg.train.CHECKPOINT_SECONDS", -1.0)
+
+    def stop(stage, step, steps, loss):
+        if stage == "spn" and step == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "cut", progress=stop, held_out=check)
+    resumed = weights(run(images, tmp_path / "cut", held_out=check))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    curves = [(tmp_path / name / "spn.csv").read_text() for name in ("whole", "cut")]
+    assert curves[0] == curves[1]
+
+
+def test_a_constant_rate_is_constant_and_a_trained_start_slows_the_other():
+    constant = Schedule(crops=160, batch=4, shape="constant", learning_rate=1e-4)
+    assert {constant.rate(step) for step in range(constant.steps)} == {1e-4}
+    assert Schedule().tuned().rate(500) == pytest.approx(0.1 * Schedule().rate(500))
+
+
+def test_both_optimisers_step(images, tmp_path):
+    schedule = replace(SCHEDULE, optimiser="adam", betas=(0.9, 0.99), average=0.0, crops=2)
+    stages = spn_ien.stages(replace(SETTINGS, spn=schedule))[:1]
+    first = train(stages, images, tmp_path / "a", augmentation=Augmentation())
+    assert all(torch.isfinite(w).all() for w in weights(first).values())

@@ -22,7 +22,7 @@ from wsiseg.export import complete
 from wsiseg.models import ModelRef
 from wsiseg.predict import load, save_model
 from wsiseg.samples import read_samples, read_split
-from wsiseg.stages import TrainingImage
+from wsiseg.stages import HeldOut, TrainingImage
 from wsiseg.train import train
 from wsiseg.version import __version__, commit
 
@@ -78,6 +78,7 @@ def run_fold(
     fold: Fold,
     place: Place,
     *,
+    held_out: HeldOut | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Callable[[str, int, int, float], None] | None = None,
@@ -109,9 +110,10 @@ def run_fold(
         augmentation=config.augmentation,
         seed=seed,
         device=device,
+        held_out=held_out,
         progress=progress,
     )
-    save_model(networks, folder / "model", config.card())
+    save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", config.card())
     minutes = (time.perf_counter() - began) / 60
     model = load(ModelRef(config.recipe, str(folder / "model"), device))
     samples = read_samples(place.data / dataset, fold.scored, mpp=config.mpp, from_masks=True)

@@ -16,7 +16,7 @@ from wsiseg.augment import Augmentation
 from wsiseg.clicked_slides import read_slide_samples
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.samples import read_samples, read_split
-from wsiseg.stages import TrainingImage
+from wsiseg.stages import HeldOut, TrainingImage
 from wsiseg.version import __version__, commit
 
 
@@ -31,6 +31,18 @@ class DataSet(BaseModel):
     options: dict[str, float] = Field(default_factory=dict)
 
 
+class HeldOutData(BaseModel):
+    """Images that training is checked on, and how often (`wsiseg.stages.HeldOut`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    folder: str
+    split: str = "val"
+    points_from_masks: bool = False
+    every: int = Field(default=250, ge=1)
+    patience: int = Field(default=0, ge=0)
+
+
 class Config(BaseModel):
     """A training configuration.
 
@@ -40,6 +52,7 @@ class Config(BaseModel):
     halo : int            pixels the model must see around a core
     data                  data sets, below the data folder; none, where only slides are trained on
     options               pseudo-label parameters of clicked slides
+    held_out              data set that training is checked on, or none
     classes               what points may be classified as; anything, where it is empty
     settings              the recipe's `Settings`, validated
     augmentation          how far crops vary
@@ -55,6 +68,7 @@ class Config(BaseModel):
     seed: int = 0
     data: tuple[DataSet, ...] = ()
     options: dict[str, float] = Field(default_factory=dict)
+    held_out: HeldOutData | None = None
     classes: tuple[str, ...] = ()
     settings: Any = None
     augmentation: Augmentation = Augmentation()
@@ -160,3 +174,37 @@ def read_training_images(config: Config, root: Path, *, from_masks: bool = False
         )
         images += [TrainingImage(sample, data.options) for sample in samples]
     return images
+
+
+def read_held_out(
+    config: Config,
+    data: Path | None,
+    slides: Path | None,
+    *,
+    patience: int | None = None,
+    from_masks: bool = False,
+) -> HeldOut | None:
+    """What training is checked on: the clicked slides of a manifest, else the configuration's data set, else nothing.
+
+    `patience` is taken instead of the configuration's.
+
+    Raises
+    ------
+    ConfigError
+        If there is a patience, but nothing to check on.
+    """
+    of_config = config.held_out
+    if slides is not None:
+        samples = read_slide_samples(slides, mpp=config.mpp, classes=config.classes)
+    elif of_config is not None:
+        folder = data_folder(data) / of_config.folder
+        masks = from_masks or of_config.points_from_masks
+        samples = read_samples(folder, read_split(folder, of_config.split), mpp=config.mpp, from_masks=masks)
+    elif patience:
+        raise ConfigError(
+            "--patience: nothing is held out to be patient with; give --held-out, or [held_out] in the configuration"
+        )
+    else:
+        return None
+    checks = of_config or HeldOutData(folder="")
+    return HeldOut(samples, checks.every, checks.patience if patience is None else patience)

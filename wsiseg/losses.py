@@ -106,3 +106,21 @@ def _numbered(key: Tensor, below: int) -> tuple[Tensor, Tensor, Tensor]:
 def _length(vectors: Tensor) -> Tensor:
     """Euclidean length along the last axis, with a gradient of 0 at the origin."""
     return (vectors.square().sum(-1) + 1e-12).sqrt()
+
+
+def scale_triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0) -> Tensor:
+    """Scale-wise triplet loss of features (B, D): crops of one scale near each other, of another far. Scalar.
+
+    Source: Xie et al. (2020), Eq. 1; the mean over triplets instead of their sum.
+    """
+    near = (anchor - positive).square().sum(1)
+    far = (anchor - negative).square().sum(1)
+    return (near - far + margin).clamp(min=0).mean()
+
+
+def count_ranking_loss(more: Tensor, fewer: Tensor, margin: float = 1.0) -> Tensor:
+    """Count ranking loss of scores (B,): of two crops the one with more nuclei is to score higher. Scalar.
+
+    Source: Xie et al. (2020), Eq. 2; the mean over pairs instead of their sum.
+    """
+    return (fewer - more + margin).clamp(min=0).mean()

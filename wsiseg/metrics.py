@@ -210,3 +210,20 @@ def pixel_f1(truth: Labels, pred: Labels) -> float:
     a, b = truth > 0, pred > 0
     total = a.sum() + b.sum()
     return float(2 * (a & b).sum() / total) if total else 1.0
+
+
+def point_f1(points: NDArray[np.floating], pred: Labels) -> float:
+    """How well nuclei (H, W) match clicked points (N, 2), (y, x): 1 where each nucleus holds one point.
+
+    A nucleus matches one of the points in it, whatever their number: what is merged, missed, split or invented
+    lowers the number; where its outline runs does not count. 1 where there is neither point nor nucleus.
+
+    >>> pred = np.array([[1, 1, 0, 2, 2, 0, 3]])
+    >>> point_f1(np.array([[0.5, 0.5], [0.5, 1.5], [0.5, 3.5]]), pred)
+    0.6666666666666666
+    """
+    y, x = np.floor(points).astype(np.int64).T if len(points) else np.zeros((2, 0), np.int64)
+    hit = np.unique(pred[y, x])
+    matched = int((hit > 0).sum())
+    found = len(np.unique(pred[pred > 0]))
+    return 2 * matched / (found + len(points)) if found + len(points) else 1.0

@@ -109,6 +109,7 @@ def cluster_labels(
     patch: int = 60,
     max_distance: float = 20.0,
     margin: float = 0.0,
+    sigma: float | None = None,
     roi: NDArray[np.bool_] | None = None,
     seed: int = 0,
 ) -> NDArray[np.int8]:
@@ -117,6 +118,8 @@ def cluster_labels(
     The features of a pixel are `(d, colour_weight * rgb / sigma)`: `d` its distance to the nearest point,
     cut off at `max_distance`, and `sigma` that of `adaptive_sigma`. The paper leaves open in which unit d is
     taken; here it is `max_distance`, so that both features have a similar range (Qu et al. ask for that).
+
+    A `sigma` that is given is taken for all images alike, as before the paper (its "Baseline").
 
     Background within `margin` pixels of a nucleus stays unlabelled: a third of it is the nucleus's own
     pale rim (measured on validation masks), and a network that is taught it outlines nuclei too small.
@@ -130,7 +133,7 @@ def cluster_labels(
     if not len(points):
         return np.full(shape, UNLABELLED, np.int8)
     distance = distance_to_points(points, shape)
-    sigma = adaptive_sigma(image, points, patch=patch)
+    sigma = adaptive_sigma(image, points, patch=patch) if sigma is None else sigma
     colour = image.astype(np.float32) * (colour_weight / sigma)
     near = np.minimum(distance / max_distance, 1)[..., None]
     features = np.concatenate([near, colour], axis=-1, dtype=np.float32).reshape(-1, 4)

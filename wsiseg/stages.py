@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +25,26 @@ class Schedule:
     crops : int              training crops in all
     batch : int              crops a step
     size : int               side of a crop, pixels; a multiple of 32
-    learning_rate : float    at its highest; a short rise before, a cosine fall after it
+    learning_rate : float    at its highest
+    shape : str              "cosine": a short rise before the highest rate, a cosine fall after it;
+                             "constant": that rate throughout, as most papers have it
     tuning : float           factor on the learning rate where the weights are a trained model's (`--from`):
                              at the full rate a few clicks make it forget more than they teach
-    weight_decay : float     AdamW's
-    average : float          decay of the running mean of the weights, which is what the stage gives
+    optimiser : str          "adamw", or "adam": weight decay is part of the gradient, as in the papers
+    betas : (float, float)   of the optimiser
+    weight_decay : float     of the optimiser
+    average : float          decay of the running mean of the weights, which is what the stage gives; 0: the
+                             last weights
     """
 
     crops: int = 60_000
     batch: int = 16
     size: int = 224
     learning_rate: float = 1e-3
+    shape: Literal["cosine", "constant"] = "cosine"
     tuning: float = 0.1
+    optimiser: Literal["adamw", "adam"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
     average: float = 0.998
 
@@ -50,6 +59,8 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Learning rate at `step`."""
+        if self.shape == "constant":
+            return self.learning_rate
         rise = min(200, max(1, self.steps // 10))
         fall = 0.5 * (1 + np.cos(np.pi * step / self.steps))
         return float(self.learning_rate * min(1.0, (step + 1) / rise) * fall)
@@ -66,6 +77,8 @@ class Stage:
     schedule
     background : int    what targets hold where there surely is no nucleus
     init : str or None  earlier stage whose weights, where they fit, are the start
+    nuclei              (networks up to this stage's, image (H, W, 3)) -> labels (H, W), to check it on
+                        held-out images; None where it finds none
     """
 
     name: str
@@ -75,6 +88,7 @@ class Stage:
     schedule: Schedule
     background: int = 0
     init: str | None = None
+    nuclei: Callable[[Networks, NDArray[np.uint8]], NDArray[np.int32]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +97,17 @@ class TrainingImage:
 
     sample: Sample
     options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """Images that a stage is checked on while it learns.
+
+    samples            with points; masks, where there are any, are only reported on
+    every : int        steps between checks
+    patience : int     checks without a better one after which a stage ends; 0: it always runs to its end
+    """
+
+    samples: Sequence[Sample]
+    every: int = 250
+    patience: int = 0

@@ -16,11 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsiseg import metrics
 from wsiseg.augment import Augmentation, augmented_crop
 from wsiseg.errors import ConfigError
-from wsiseg.stages import Stage, TrainingImage
+from wsiseg.parallel import Processes
+from wsiseg.samples import Sample
+from wsiseg.stages import HeldOut, Stage, TrainingImage
 
 log = logging.getLogger(__name__)
+
+OPTIMISERS: Mapping[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 CHECKPOINT_SECONDS = 60.0
 """Seconds between checkpoints: what a killed run loses at most."""
@@ -36,6 +41,8 @@ def train(
     device: str = "cpu",
     steps: int | None = None,
     start: Mapping[str, nn.Module] | None = None,
+    held_out: HeldOut | None = None,
+    processes: Processes = Processes(),  # noqa: B008  # frozen
     progress: Callable[[str, int, int, float], None] | None = None,
 ) -> dict[str, nn.Module]:
     """Train every stage in order; a run that was cut off goes on from its last checkpoint.
@@ -49,8 +56,12 @@ def train(
     start
         Networks of a trained model, by stage name: their weights, where they fit, are the start of the
         stages instead of what a stage itself says.
+    held_out
+        Images that a stage is checked on as it learns; its best weights by the points of these are kept.
+    processes
+        Those that train together (`wsiseg.parallel`).
     progress
-        Called as (stage, step, steps, loss).
+        Called as (stage, step, steps, loss), in the first process.
 
     Returns
     -------
@@ -68,6 +79,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     networks: dict[str, nn.Module] = {}
     for number, stage in enumerate(stages):
+        processes.wait()
         torch.manual_seed(seed + number)
         network = stage.network().to(device)
         finished = folder / f"{stage.name}.pt"
@@ -81,11 +93,17 @@ def train(
                 _start_from(network, networks[stage.init])
             targets = [stage.targets(i.sample, i.options, networks) for i in images]
             pixels = [i.sample.image for i in images]
-            crops = _batches(pixels, targets, stage, augmentation, seed=(seed, number))
+            crops = _batches(pixels, targets, stage, augmentation, seed=(seed, number), processes=processes)
             total = stage.schedule.steps if steps is None else min(steps, stage.schedule.steps)
-            network = _fit(stage, network, crops, folder, total, device, (seed, number), progress)
-            _save(network.state_dict(), finished)
-            (folder / f"{stage.name}.ckpt").unlink(missing_ok=True)
+            check = None if held_out is None else _Check(stage, held_out, networks, folder, device)
+            network = _fit(
+                stage, network, crops, folder, total, device, (seed, number), check, processes, progress
+            )
+            processes.wait()
+            if processes.first:
+                _save(network.state_dict(), finished)
+                for left in ("ckpt", "best"):
+                    (folder / f"{stage.name}.{left}").unlink(missing_ok=True)
         networks[stage.name] = network.eval()
     return networks
 
@@ -104,17 +122,22 @@ def _fit(
     total: int,
     device: str,
     seed: tuple[int, int],
+    check: _Check | None,
+    processes: Processes,
     progress: Callable[[str, int, int, float], None] | None,
 ) -> nn.Module:
-    """The loop; gives the network with its averaged weights."""
+    """The loop; gives the network with its averaged weights, or the best of them on held-out images."""
     schedule, kind = stage.schedule, torch.device(device).type
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     network.train()
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1.0, weight_decay=schedule.weight_decay)
+    optimiser = OPTIMISERS[schedule.optimiser](
+        network.parameters(), lr=1.0, betas=schedule.betas, weight_decay=schedule.weight_decay
+    )
     mean = {n: w.detach().clone() for n, w in network.state_dict().items()}
     checkpoint = folder / f"{stage.name}.ckpt"
-    start = _resume(checkpoint, network, optimiser, mean, device)
+    start = _resume(checkpoint, network, optimiser, mean, check, device)
     saved, curve = time.monotonic(), _Curve(folder / f"{stage.name}.csv", start)
+    together = processes.wrap(network, device)
     for step, (images, targets) in enumerate(batches(start, total), start):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step)
@@ -122,23 +145,84 @@ def _fit(
         rng = np.random.default_rng([*seed, step, 1])
         images = images.to(device, memory_format=torch.channels_last)
         with torch.autocast(kind, torch.bfloat16):
-            loss = stage.loss(network, images, targets.to(device), rng)
+            loss = stage.loss(together, images, targets.to(device), rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
         _average(mean, network, min(schedule.average, (step + 1) / (step + 10)))
         curve.add(step, loss.item())
-        if progress is not None:
+        if progress is not None and processes.first:
             progress(stage.name, step + 1, total, curve.recent)
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if check is not None and ((step + 1) % check.held_out.every == 0 or step + 1 == total):
+            curve.checked(check.score(mean, processes))
+            if check.enough:
+                log.info("%s ends after %d steps: no better for %d checks", stage.name, step + 1, check.since)
+                break
+        if time.monotonic() - saved > CHECKPOINT_SECONDS and processes.first:
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-            _save({**state, "mean": mean, "step": step + 1}, checkpoint)
+            checked = None if check is None else check.state()
+            _save({**state, "mean": mean, "step": step + 1, "check": checked}, checkpoint)
             curve.flush()
             saved = time.monotonic()
-    curve.flush()
-    network.load_state_dict(mean)
+    if processes.first:
+        curve.flush()
+    network.load_state_dict(mean if check is None else check.best(mean))
     return network
+
+
+class _Check:
+    """What a stage is worth on held-out images, as it learns; its best weights lie in `STAGE.best`."""
+
+    def __init__(
+        self, stage: Stage, held_out: HeldOut, networks: Mapping[str, nn.Module], folder: Path, device: str
+    ) -> None:
+        self.stage, self.held_out, self.networks, self.device = stage, held_out, dict(networks), device
+        self.file = folder / f"{stage.name}.best"
+        self.highest, self.since = -1.0, 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether the stage has not become better for too long."""
+        return 0 < self.held_out.patience <= self.since
+
+    def score(self, weights: Mapping[str, Tensor], processes: Processes) -> dict[str, float]:
+        """Point F1, and AJI where there are masks; empty for a stage that finds no nuclei."""
+        if self.stage.nuclei is None:
+            return {}
+        scores: dict[str, float] = {}
+        if processes.first:
+            network = self.stage.network().to(self.device)
+            network.load_state_dict(weights)
+            trained = {**self.networks, self.stage.name: network.eval()}
+            pairs = [(s, self._nuclei(trained, s)) for s in self.held_out.samples]
+            scores["point F1"] = float(np.mean([metrics.point_f1(s.points, f) for s, f in pairs]))
+            masks = [metrics.aji_authors(s.labels, f) for s, f in pairs if s.labels is not None]
+            if masks:
+                scores["AJI (authors)"] = float(np.mean(masks))
+        points = processes.agree(scores.get("point F1", 0.0), self.device)
+        self.since += 1
+        if points > self.highest:
+            self.highest, self.since = points, 0
+            if processes.first:
+                _save(dict(weights), self.file)
+        return scores
+
+    def _nuclei(self, trained: Mapping[str, nn.Module], sample: Sample) -> NDArray[np.int32]:
+        assert self.stage.nuclei is not None
+        found = self.stage.nuclei(trained, sample.image)
+        return found if sample.roi is None else found * sample.roi
+
+    def best(self, last: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights of the highest score; the last ones where nothing was scored."""
+        if not self.file.exists():
+            return last
+        weights: Mapping[str, Tensor] = torch.load(self.file, map_location=self.device, weights_only=True)
+        return weights
+
+    def state(self) -> dict[str, float]:
+        """For a checkpoint."""
+        return {"highest": self.highest, "since": self.since}
 
 
 def _average(mean: dict[str, Tensor], network: nn.Module, decay: float) -> None:
@@ -151,7 +235,12 @@ def _average(mean: dict[str, Tensor], network: nn.Module, decay: float) -> None:
 
 
 def _resume(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, mean: dict[str, Tensor], device: str
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    mean: dict[str, Tensor],
+    check: _Check | None,
+    device: str,
 ) -> int:
     """Load a checkpoint where there is one; the step to go on with."""
     if not path.exists():
@@ -161,6 +250,8 @@ def _resume(
     optimiser.load_state_dict(state["optimiser"])
     for name, value in state["mean"].items():
         mean[name].copy_(value)
+    if check is not None and state.get("check") is not None:
+        check.highest, check.since = state["check"]["highest"], int(state["check"]["since"])
     log.info("%s goes on from step %d", path.stem, state["step"])
     return int(state["step"])
 
@@ -178,15 +269,19 @@ def _batches(
     augmentation: Augmentation,
     *,
     seed: tuple[int, int],
+    processes: Processes,
 ) -> Callable[[int, int], Iterator[tuple[Tensor, Tensor]]]:
     """Batches of step `start` to `total`, made one ahead in a thread; each depends on its step alone."""
     share = np.array([image.shape[0] * image.shape[1] for image in images], float)
     share /= share.sum()
+    batch = processes.share_of(stage.schedule.batch)
+    # One process draws as if there were no others, so that its results do not depend on this.
+    which_process = [processes.rank] if processes.size > 1 else []
 
     def make(step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([*seed, step, 0])
+        rng = np.random.default_rng([*seed, step, 0, *which_process])
         crops, marks = [], []
-        for which in rng.choice(len(images), size=stage.schedule.batch, p=share):
+        for which in rng.choice(len(images), size=batch, p=share):
             crop, mark = augmented_crop(
                 images[which],
                 targets[which],
@@ -213,27 +308,34 @@ def _batches(
 
 
 class _Curve:
-    """The learning curve of a stage as CSV: step and mean loss since the row before."""
+    """The learning curve of a stage as CSV: step, mean loss since the row before, and what checks gave."""
 
     def __init__(self, path: Path, start: int) -> None:
-        self.path, self.losses, self.recent = path, [], float("nan")  # type: ignore[var-annotated]
-        self.rows: list[tuple[int, float]] = []
+        self.path, self.recent = path, float("nan")
+        self.losses: list[float] = []
+        self.rows: list[dict[str, str]] = []
+        self.step = start
         if start and path.exists():
             with path.open(newline="") as file:
-                old = [(int(r["step"]), float(r["loss"])) for r in csv.DictReader(file)]
-            self.rows = [row for row in old if row[0] < start]
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < start]
 
     def add(self, step: int, loss: float) -> None:
+        self.step = step
         self.losses.append(loss)
         if len(self.losses) == 50:
             self.recent = float(np.mean(self.losses))
-            self.rows.append((step, self.recent))
+            self.rows.append({"step": str(step), "loss": f"{self.recent:.6f}"})
             self.losses = []
+
+    def checked(self, scores: Mapping[str, float]) -> None:
+        if scores:
+            self.rows.append({"step": str(self.step), **{n: f"{v:.6f}" for n, v in scores.items()}})
 
     def flush(self) -> None:
         temporary = self.path.with_name(self.path.name + ".part")
+        columns = list(dict.fromkeys(["step", "loss", *(name for row in self.rows for name in row)]))
         with temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["step", "loss"])
-            writer.writerows((step, f"{loss:.6f}") for step, loss in self.rows)
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
         os.replace(temporary, self.path)

@@ -43,7 +43,7 @@ def benchmark(
     from typing import get_args
 
     from wsiseg.benchmark import Place, Protocol, folds_of, markdown, run_fold, write
-    from wsiseg.config import data_folder, read_config
+    from wsiseg.config import data_folder, read_config, read_held_out
     from wsiseg.errors import ConfigError
     from wsiseg.predict import check_device
 
@@ -52,6 +52,8 @@ def benchmark(
     settings = read_config(config)
     place = Place(data_folder(data), runs, output)
     folds = folds_of(place.data / dataset, protocol)[:first]  # type: ignore[arg-type]  # checked above
+    # The fold that is scored decides nothing; the official split has validation images for that.
+    checks = read_held_out(settings, place.data, None) if protocol == "official" else None
     reports = []
     for fold in folds:
         with bars(quiet=quiet) as show:
@@ -61,6 +63,7 @@ def benchmark(
                     dataset,
                     fold,
                     place,
+                    held_out=checks,
                     seed=seed,
                     device=check_device(device),
                     progress=show,

@@ -30,6 +30,16 @@ def train(
     points_from_masks: Annotated[
         bool, typer.Option("--points-from-masks", help="Points are the centres of the masks in --data.")
     ] = False,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(
+            "--held-out",
+            help="CSV of further clicked slides: the weights that find their points best are kept.",
+        ),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="End a stage after so many checks that were no better; 0 never.", min=0)
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the run; runs/NAME where it is left out.")
     ] = None,
@@ -49,34 +59,48 @@ def train(
 
     slides.csv has a row a slide: slide,points[,regions][,slide_mpp]. Points are QuPath's GeoJSON or a CSV
     file with x,y[,class]; a region around points says that every nucleus in it is clicked.
+
+    On several GPUs: torchrun --standalone --nproc-per-node 4 -m wsiseg train CONFIG --data FOLDER
     """
     speak(quiet=quiet, verbose=verbose)
     from wsiseg import plugins, recipes
-    from wsiseg.config import read_config, read_images
+    from wsiseg.config import read_config, read_held_out, read_images
+    from wsiseg.curves import draw_curves
+    from wsiseg.parallel import processes
     from wsiseg.predict import check_device, load_networks, save_model
     from wsiseg.train import train as run
 
     settings = read_config(config)
     begin = None if start is None else load_networks(start, settings.recipe, settings.settings)
     images = read_images(settings, data, slides, from_masks=points_from_masks)
+    checks = read_held_out(settings, data, held_out, patience=patience, from_masks=points_from_masks)
     folder = output or Path("runs") / settings.name
     recipe = plugins.load(recipes, settings.recipe)
     points = sum(len(image.sample.points) for image in images)
-    say(f"{settings.name}: {len(images)} images, {points:,} points, recipe {settings.recipe}")
-    with bars(quiet=quiet) as show:
-        networks = run(
-            recipe.stages(settings.settings),
-            images,
-            folder / "dry-run" if dry_run else folder,
-            augmentation=settings.augmentation,
-            seed=settings.seed,
-            device=check_device(device),
-            steps=1 if dry_run else None,
-            start=begin,
-            progress=show,
-        )
+    with processes(check_device(device)) as (together, own_device):
+        quiet = quiet or not together.first
+        if not quiet:
+            say(f"{settings.name}: {len(images)} images, {points:,} points, recipe {settings.recipe}")
+        with bars(quiet=quiet) as show:
+            networks = run(
+                recipe.stages(settings.settings),
+                images,
+                folder / "dry-run" if dry_run else folder,
+                augmentation=settings.augmentation,
+                seed=settings.seed,
+                device=own_device,
+                steps=1 if dry_run else None,
+                start=begin,
+                held_out=checks,
+                processes=together,
+                progress=show,
+            )
+    if not together.first:
+        return
     if dry_run:
         say("one step of every stage ran; no model was written")
         return
-    save_model(networks, folder / "model", settings.card())
+    final = {name: networks[name] for name in recipe.networks(settings.settings)}
+    save_model(final, folder / "model", settings.card())
+    say(f"learning curves: {draw_curves(folder)}")
     say(f"the model lies in {folder / 'model'}; use it with: wsiseg segment SLIDE --model {folder / 'model'}")

@@ -62,7 +62,32 @@ class UpBlock(nn.Module):
         return out
 
 
-class ResUNet(nn.Module):
+class ResNetEncoder(nn.Module):
+    """(B, 3, H, W) float in 0..1 to five maps, of strides 2, 4, 8, 16 and 32; H and W are multiples of 32.
+
+    `channels` are those of the five maps.
+    """
+
+    def __init__(self, *, depth: int = 18, width: float = 1.0) -> None:
+        super().__init__()
+        c = self.channels = [int(64 * width * scale) for scale in (1, 1, 2, 4, 8)]
+        self.conv1 = nn.Conv2d(3, c[0], 7, 2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(c[0])
+        self.layer1 = _layer(c[1], c[1], BLOCKS[depth][0], 1)
+        self.layer2 = _layer(c[1], c[2], BLOCKS[depth][1], 2)
+        self.layer3 = _layer(c[2], c[3], BLOCKS[depth][2], 2)
+        self.layer4 = _layer(c[3], c[4], BLOCKS[depth][3], 2)
+
+    def encode(self, x: Tensor) -> list[Tensor]:
+        """The five maps."""
+        x0 = F.relu(self.bn1(self.conv1(x - 0.5)), inplace=True)
+        x1 = self.layer1(F.max_pool2d(x0, 3, 2, padding=1))
+        x2 = self.layer2(x1)
+        x3 = self.layer3(x2)
+        return [x0, x1, x2, x3, self.layer4(x3)]
+
+
+class ResUNet(ResNetEncoder):
     """(B, 3 + coordinates, H, W) float in 0..1 to (B, outputs, H, W); H and W are multiples of 32.
 
     Parameters
@@ -89,15 +114,9 @@ class ResUNet(nn.Module):
         coordinates: int = 0,
         dropout: float = 0.1,
     ) -> None:
-        super().__init__()
-        c = [int(64 * width * scale) for scale in (1, 1, 2, 4, 8)]
+        super().__init__(depth=depth, width=width)
+        c = self.channels
         self.mix = nn.Conv2d(3 + coordinates, 3, 1) if coordinates else nn.Identity()
-        self.conv1 = nn.Conv2d(3, c[0], 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(c[0])
-        self.layer1 = _layer(c[1], c[1], BLOCKS[depth][0], 1)
-        self.layer2 = _layer(c[1], c[2], BLOCKS[depth][1], 2)
-        self.layer3 = _layer(c[2], c[3], BLOCKS[depth][2], 2)
-        self.layer4 = _layer(c[3], c[4], BLOCKS[depth][3], 2)
         self.up4 = UpBlock(c[4], c[3], c[3], dropout)
         self.up3 = UpBlock(c[3], c[2], c[2], dropout)
         self.up2 = UpBlock(c[2], c[1], c[1], dropout)
@@ -107,11 +126,7 @@ class ResUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
-        x0 = F.relu(self.bn1(self.conv1(self.mix(x) - 0.5)), inplace=True)  # (B, c0, H/2, W/2)
-        x1 = self.layer1(F.max_pool2d(x0, 3, 2, padding=1))  # (B, c1, H/4, W/4)
-        x2 = self.layer2(x1)
-        x3 = self.layer3(x2)
-        x4 = self.layer4(x3)  # (B, c4, H/32, W/32)
+        x0, x1, x2, x3, x4 = self.encode(self.mix(x))
         y = self.up2(self.up3(self.up4(x4, x3), x2), x1)  # (B, c1, H/4, W/4)
         out: Tensor = self.head(self.up0(self.up1(y, x0), None))
         return out
@@ -122,7 +137,7 @@ def _layer(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
     return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
-def load_encoder(network: ResUNet, weights: dict[str, Tensor]) -> Sequence[str]:
+def load_encoder(network: nn.Module, weights: dict[str, Tensor]) -> Sequence[str]:
     """Load a torchvision-shaped ResNet checkpoint into the encoder; returns the names that were taken.
 
     Raises

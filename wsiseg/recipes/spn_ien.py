@@ -30,6 +30,7 @@ from wsiseg.networks.coordinates import (
     coordinate_channels,
 )
 from wsiseg.networks.forward import pad_to_stride, run, to_tensor, turned, turned_back
+from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import (
     BACKGROUND,
@@ -39,6 +40,7 @@ from wsiseg.pseudo_labels import (
     instance_labels,
     voronoi_labels,
 )
+from wsiseg.recipes import _self_supervised
 from wsiseg.recipes._patches import embed_mosaic, paste
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage, Targets
@@ -63,7 +65,10 @@ class Settings:
     threshold, bandwidth          T_0 and the mean-shift's at inference
     min_area                      smallest nucleus, square pixels
     least_score                   mean foreground probability below which a nucleus is left out
-    spn, spn_again, ien           schedules; `spn_again` is the second SPN's, where there is one
+    init                          where the encoders start: "random", "self-supervised" (Xie et al. 2020, on
+                                  the training images), or the path or URL of a ResNet checkpoint
+    encoder, spn, spn_again, ien  schedules: of the self-supervised start and the second SPN, where there are
+                                  such, and of the two networks
     """
 
     __pydantic_config__: ClassVar[Mapping[str, object]] = {"extra": "forbid"}
@@ -87,6 +92,8 @@ class Settings:
     bandwidth: float = 1.5
     min_area: int = 30
     least_score: float = 0.0
+    init: str = "random"
+    encoder: Schedule = field(default_factory=lambda: Schedule(crops=8_000, batch=8, size=384))
     spn: Schedule = field(default_factory=Schedule)
     spn_again: Schedule = field(default_factory=Schedule)
     ien: Schedule = field(default_factory=Schedule)
@@ -106,26 +113,45 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
 
     With `refresh` there are two SPN: the first is only the teacher of the second.
     """
-    spn, ien = taught_by(settings, semantic_targets, partial(instance_targets, settings))
+    *before, spn, ien = taught_by(settings, semantic_targets, partial(instance_targets, settings))
     if settings.refresh is None:
-        return spn, ien
+        return *before, spn, ien
     refreshed = partial(refreshed_targets, settings.refresh)
     again = replace(spn, targets=refreshed, schedule=settings.spn_again, init="spn_first")
-    return replace(spn, name="spn_first"), again, ien
+    first = replace(spn, name="spn_first", nuclei=partial(proposed_nuclei, settings, "spn_first"))
+    return *before, first, again, ien
 
 
 def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tuple[Stage, ...]:
     """SPN, then IEN, whatever they are taught by.
 
     The anchored IEN starts from SPN's weights. The other forms see coordinate channels, which SPN never
-    saw, and start afresh.
+    saw, and start where SPN started.
     """
-    build = networks(settings)
-    init = "spn" if settings.coordinates == "output" else None
+    build: Mapping[str, Callable[[], nn.Module]] = networks(settings)
+    first: tuple[Stage, ...] = ()
+    if settings.init == "self-supervised":
+        first = (_self_supervised.stage(settings.depth, settings.width, settings.encoder),)
+    elif settings.init != "random":
+        build = {name: partial(with_encoder, one, settings.init) for name, one in build.items()}
+    start = first[0].name if first else None
+    after = "spn" if settings.coordinates == "output" else start
     loss = partial(instance_loss, settings)
     return (
-        Stage("spn", build["spn"], semantic, semantic_loss, settings.spn, BACKGROUND),
-        Stage("ien", build["ien"], instances, loss, settings.ien, init=init),
+        *first,
+        Stage(
+            "spn",
+            build["spn"],
+            semantic,
+            semantic_loss,
+            settings.spn,
+            BACKGROUND,
+            init=start,
+            nuclei=partial(proposed_nuclei, settings, "spn"),
+        ),
+        Stage(
+            "ien", build["ien"], instances, loss, settings.ien, init=after, nuclei=partial(nuclei, settings)
+        ),
     )
 
 
@@ -147,6 +173,7 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
                 patch=int(options.get("patch", 60)),
                 max_distance=options.get("max_distance", 20.0),
                 margin=options.get("margin", 0.0),
+                sigma=options.get("sigma"),
                 roi=sample.roi,
             ),
             voronoi_labels(sample.points, (shape[0], shape[1])),
@@ -206,6 +233,20 @@ def semantic_probability(network: nn.Module, image: NDArray[np.uint8]) -> NDArra
     padded, inside = pad_to_stride(image, margin=64)
     probability = run(network, to_tensor(padded[None]))[0, 0].sigmoid().cpu().numpy()
     return np.ascontiguousarray(probability[inside])
+
+
+def proposed_nuclei(
+    settings: Settings, name: str, trained: Networks, image: NDArray[np.uint8]
+) -> NDArray[np.int32]:
+    """(H, W) int32 connected components of what the SPN of this name takes for foreground."""
+    return _components(semantic_probability(trained[name], image), 0.5, settings.min_area)
+
+
+def nuclei(settings: Settings, trained: Networks, image: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """(H, W) int32 nuclei of a whole image, mirrored at its borders, by networks as they are trained."""
+    padded, inside = pad_to_stride(image, margin=64)
+    tile = maps(trained, settings, to_tensor(padded[None]), [(0, 0)])[0]
+    return group(tile, settings, Rect(0, 0, *tile.prob.shape[1:]))[0][inside]
 
 
 def instance_loss(
@@ -329,4 +370,8 @@ def _free_instances(
 
 def components(tile: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
     """Connected components of SPN's foreground, holes filled: the baseline that IEN must beat."""
-    return instances((tile.prob[0] >= threshold).astype(np.int32), min_area=min_area)
+    return _components(tile.prob[0], threshold, min_area)
+
+
+def _components(probability: NDArray[np.floating], threshold: float, min_area: int) -> NDArray[np.int32]:
+    return instances((probability >= threshold).astype(np.int32), min_area=min_area)
