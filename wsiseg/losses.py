@@ -85,14 +85,31 @@ def discriminative_loss(
     pull = F.relu(_length(embedding - means.index_select(0, index)) - delta_intra) ** 2
     intra = (pull * (weight * share / sizes)[index]).sum()
 
-    # A pair with the background counts alpha once for each order, as 2 alpha over unordered pairs does.
-    pair = torch.minimum(weight[:, None], weight[None, :]) if alpha <= 1 else weight.outer(weight)
-    pair = pair * (owner[:, None] == owner[None, :]) * (1 - torch.eye(len(present), device=pair.device))
-    push = F.relu(delta_inter - _length(means[:, None] - means[None, :])) ** 2 * pair
-    inter = (push.sum(1) * share / ((each - 1).clamp(min=1) if per_pair else 1)).sum()
+    inter = _push(means, owner, weight, images, alpha=alpha, apart=delta_inter)
+    inter = (inter * share / ((each - 1).clamp(min=1) if per_pair else 1)).sum()
 
     length = (_length(means[:, regularised_from:]) * share).sum()
     return intra + inter + gamma * length
+
+
+def _push(means: Tensor, owner: Tensor, weight: Tensor, images: int, *, alpha: float, apart: float) -> Tensor:
+    """(C,) how far each instance's mean (C, D) is to be pushed from the others of its image.
+
+    The means lie image by image in one padded block, so that only pairs of one image are looked at.
+    """
+    first = torch.cumsum(torch.bincount(owner, minlength=images), 0) - torch.bincount(owner, minlength=images)
+    place = torch.arange(len(means), device=means.device) - first[owner]
+    most = int(place.max()) + 1
+    there = means.new_zeros(images, most, dtype=torch.bool)
+    there[owner, place] = True
+    block = means.new_zeros(images, most, means.shape[1]).index_put((owner, place), means)
+    weights = weight.new_zeros(images, most).index_put((owner, place), weight)
+    # A pair with the background counts alpha once for each order, as 2 alpha over unordered pairs does.
+    one, other = weights[:, :, None], weights[:, None, :]
+    pair = torch.minimum(one, other) if alpha <= 1 else one * other
+    pair = pair * (there[:, :, None] & there[:, None, :]) * (1 - torch.eye(most, device=means.device))
+    push = F.relu(apart - _length(block[:, :, None] - block[:, None, :])) ** 2 * pair
+    return push.sum(2)[owner, place]
 
 
 def _numbered(key: Tensor, below: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -255,8 +255,8 @@ def instance_loss(
     """Eq. 1, averaged over the crops of a batch. Only what lies in instances is anchored and looked at."""
     raw = embed(settings, network, images, rng.uniform(0, settings.period, (len(images), 2)))
     marks = targets[:, 0]
-    inside = marks.flatten().nonzero()[:, 0]
-    image, y, x = torch.unravel_index(inside, marks.shape)
+    image, y, x = marks.nonzero(as_tuple=True)
+    inside = (image * marks.shape[1] + y) * marks.shape[2] + x
     rows = raw.permute(0, 2, 3, 1).reshape(-1, raw.shape[1]).index_select(0, inside).float()
     background = None
     if settings.coordinates == "output":
