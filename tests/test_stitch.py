@@ -10,7 +10,7 @@ from wsiseg.geometry import Rect
 from wsiseg.measure import centroids
 from wsiseg.nuclei import NucleusTable, concatenate, empty
 from wsiseg.polygons import to_shapely, trace
-from wsiseg.stitch import MARGIN, claim, computed_cores, resolve
+from wsiseg.stitch import MARGIN, by_grid_row, claim, computed_cores, resolve, resolve_rows
 from wsiseg.tiling import make_plan
 
 SIZE, CORE, HALO, SCALE = 512, 128, 64, 0.15
@@ -251,3 +251,46 @@ def test_what_lies_outside_the_plan_is_nobodys(plan):
     beyond = square(-30, 50, 20, 0, [0, 0, 0])
     assert len(claim(beyond, tile, shape=plan.shape, computed=np.array([[True, False]]))) == 0
     assert Rect(0, 0, *plan.shape).contains(beyond.centroid).tolist() == [False]
+
+
+@pytest.mark.parametrize(("core", "halo"), [(128, 64), (64, 64), (64, 128), (256, 64)])
+@pytest.mark.parametrize("jitter", [1, 4])
+def test_row_by_row_is_as_all_at_once(tissue, core, halo, jitter):
+    """Also where cores are smaller than halos, and where crowds of nuclei reach over several rows."""
+    plan = make_plan((SIZE, SIZE), mpp=0.25, core=core, halo=halo)
+    tables = claims(tissue, plan, jitter)
+    once = resolve(concatenate(tables), plan, scale=SCALE)
+    # Three tiles to a task, so that a task may lie in two rows, as it may in the store.
+    tasks = [concatenate(tables[i : i + 3]) for i in range(0, len(tables), 3)]
+    rows = list(resolve_rows(by_grid_row(tasks, plan), plan, scale=SCALE))
+    assert len(rows) > 1 or plan.grid[0] == 2
+    found = concatenate(rows)
+    for name in ("centroid", "area", "tile", "vertices", "offsets", "score"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(once, name))
+
+
+def test_a_chain_of_claims_over_all_rows_is_decided_as_one(tissue):
+    """Nuclei that touch all along a seam of columns: nothing of it is known before the last row."""
+    plan = make_plan((SIZE, SIZE), mpp=0.25, core=CORE, halo=HALO)
+    labels = np.zeros((SIZE, SIZE), np.int32)
+    for number, y in enumerate(range(0, SIZE, 12)):
+        labels[y : y + 12, CORE - 8 : CORE + 8] = number + 1
+    tables = claims(labels, plan, 1)
+    once = resolve(concatenate(tables), plan, scale=SCALE)
+    rows = list(resolve_rows(by_grid_row(tables, plan), plan, scale=SCALE))
+    assert len(rows) == 1
+    np.testing.assert_array_equal(rows[0].vertices, once.vertices)
+
+
+def test_no_more_than_a_few_rows_are_held(tissue):
+    plan = make_plan((SIZE, SIZE), mpp=0.25, core=64, halo=64)
+    tables = claims(tissue, plan, 1)
+    taken = []
+
+    def rows():
+        for table in by_grid_row(tables, plan):
+            taken.append(int(table.tile[0]) // plan.grid[1])
+            yield table
+
+    for found in resolve_rows(rows(), plan, scale=SCALE):
+        assert taken[-1] - int(found.tile[0]) // plan.grid[1] <= 4

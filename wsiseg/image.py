@@ -13,10 +13,10 @@ from wsiseg import nuclei, predict
 from wsiseg.errors import ConfigError
 from wsiseg.models import DEFAULT, ModelRef, describe, find_model
 from wsiseg.nuclei import NucleusTable
-from wsiseg.result import joined
+from wsiseg.result import by_model
 from wsiseg.slides.readers.flat import FlatImage
 from wsiseg.slides.resample import PlanView
-from wsiseg.stitch import claim, computed_cores
+from wsiseg.stitch import claim, computed_cores, resolve
 from wsiseg.tiling import STRIDE, check_tile_size, make_plan
 from wsiseg.worker import check_range, make_settings, segment_tiles
 
@@ -80,7 +80,7 @@ def segment_image(
     plan = make_plan(view.shape, mpp=card.mpp, core=core, halo=card.halo)
     own = partial(claim, shape=plan.shape, computed=computed_cores(plan))
     claims = nuclei.concatenate([segment_tiles(loaded, view, task, own, settings) for task in plan.tasks])
-    return painted(joined(claims, plan, card), (rgb.shape[0], rgb.shape[1]), scale=view.scale)
+    return painted(resolve(claims, plan, **by_model(card)), (rgb.shape[0], rgb.shape[1]), scale=view.scale)
 
 
 def painted(table: NucleusTable, shape: tuple[int, int], *, scale: float) -> NDArray[np.int32]:

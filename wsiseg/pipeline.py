@@ -1,7 +1,8 @@
 """From a slide to its nuclei: the order of the stages.
 
 outputs checked -> model card -> slide, tissue, plan -> working store -> executor.map(segment_batch)
--> each table committed as it arrives -> seams resolved -> inside the ROI -> level 0 -> exporters
+-> each table committed as it arrives -> row by row of the grid: seams resolved, inside the ROI, level 0, merged
+-> exporters read the merged nuclei piece by piece. No stage holds the nuclei of a whole slide.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
-from wsiseg import execute, nuclei, plugins
+from wsiseg import execute, plugins
 from wsiseg.execute import Executor, cores
+from wsiseg.export import remove_leftovers
+from wsiseg.export.zarr import read_store
 from wsiseg.models import DEFAULT, ModelCard, ModelRef, describe, find_model
-from wsiseg.nuclei import NucleusTable
-from wsiseg.outputs import check_outputs
+from wsiseg.nuclei import NucleusTable, concatenate, empty
+from wsiseg.outputs import check_outputs, convert
 from wsiseg.progress import Progress, Watch
 from wsiseg.regions import Region
-from wsiseg.result import Result, about, settle
+from wsiseg.result import Result, about, merge
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores
 from wsiseg.store import WorkingStore, store_path, working_store
@@ -59,6 +62,7 @@ def segment_slide(
     measure: Sequence[str] = ("shape",),
     work_dir: str | Path | None = None,
     overwrite: bool = False,
+    in_memory: bool = True,
     progress: Watch | None = None,
 ) -> Result:
     """Find every nucleus of a slide.
@@ -94,6 +98,8 @@ def segment_slide(
         Folder of the working store, instead of the first output's.
     overwrite
         Whether to replace outputs that exist, and an unfinished run of other settings.
+    in_memory
+        Whether the result holds its nuclei: those of a large slide take gigabytes, and are in the outputs.
     progress
         Called as tiles finish.
 
@@ -156,11 +162,17 @@ def segment_slide(
             compute(found.plan, partial(segment_batch, job), store, start, progress)
         finally:
             release(job)
-        claims = list(store.tables()) or [nuclei.empty(card.mpp)]
-        table = settle(nuclei.concatenate(claims), found, card, shape="shape" in measure)
-        result = Result(table, found, about(found, card, decisive, began))
         for file in files:
-            result.write(file)
+            remove_leftovers(file)
+        info = about(found, card, decisive, began)
+        count = merge(store, found, card, info, shape="shape" in measure, watch=progress)
+        for number, file in enumerate(files):
+            if progress:
+                progress(Progress("writing", number, len(files), count, 0.0))
+            convert(store.merged, file)
+        info, nuclei = read_store(store.merged)
+        table = concatenate([*nuclei] or [empty(card.mpp)]) if in_memory else None
+        result = Result(count, found, info, table)
         store.remove()
     return result
 

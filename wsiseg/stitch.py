@@ -6,11 +6,14 @@ claims. What travels is 16 numbers a nucleus, its mean embedding, never a map.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from wsiseg.geometry import Rect
 from wsiseg.nuclei import NucleusTable, concatenate
@@ -88,21 +91,124 @@ def resolve(
     the nuclei in the order of their tiles, then of their rows; `embedding` is None
     """
     nuclei = nuclei.take(np.argsort(nuclei.tile, kind="stable"))
-    cores = core_of(nuclei, plan)
-    near = near_seams(nuclei, cores)
-    polygons = shapely.make_valid(to_shapely(*_rings(nuclei, near)))
-    first, second = overlapping_tiles(polygons, nuclei.tile[near])
-    keep = np.ones(len(nuclei), bool)
-    changed: dict[int, shapely.Geometry] = {}
-    if len(first):
-        depth = depth_in(nuclei.centroid[near], cores[near])
-        order = np.lexsort((np.arange(len(near)), nuclei.tile[near], -depth))
-        alike = similar(nuclei.take(near), first, second, bandwidth=bandwidth, scale=scale)
-        cut = touches_border(nuclei.take(near).bounds(), cores[near], plan.halo)
+    return concatenate(list(resolve_rows([nuclei], plan, bandwidth=bandwidth, scale=scale)) or [nuclei])
+
+
+def by_grid_row(tables: Iterable[NucleusTable], plan: TilePlan) -> Iterator[NucleusTable]:
+    """Claims in the order of the plan, again as one table a row of the grid; rows without claims are left out."""
+    row, parts = -1, list[NucleusTable]()
+    for table in tables:
+        rows = table.tile // plan.grid[1]
+        for number in np.unique(rows).tolist():
+            if parts and number != row:
+                yield concatenate(parts)
+                parts = []
+            row = number
+            parts.append(table.take(rows == number))
+    if parts:
+        yield concatenate(parts)
+
+
+def resolve_rows(
+    rows: Iterable[NucleusTable], plan: TilePlan, *, bandwidth: float = 1.5, scale: float = 0.15
+) -> Iterator[NucleusTable]:
+    """The nuclei of `resolve`, in its order, while no more than a few rows of the grid are held.
+
+    Claims that overlap, and those that overlap them in turn, are decided together once no later row can add to
+    them: whatever lies above the outer border of the next row's tiles is complete.
+
+    Parameters
+    ----------
+    rows
+        Claims of one row of the grid after another, or of several together, each in the order of its tiles.
+    """
+    waiting: _Waiting | None = None
+    for table, following in _with_next(rows):
+        waiting = _Waiting(table) if waiting is None else waiting.and_then(table)
+        # Outlines of later rows begin at the outer border of their tiles, or below.
+        border = np.inf
+        if following is not None and len(following):
+            border = int(following.tile.min()) // plan.grid[1] * plan.core - plan.halo
+        waiting.settle(plan, border, bandwidth=bandwidth, scale=scale)
+        finished = waiting.take_finished(plan)
+        if len(finished):
+            yield finished
+
+
+def _with_next(rows: Iterable[NucleusTable]) -> Iterator[tuple[NucleusTable, NucleusTable | None]]:
+    """Every table and the one after it; None after the last."""
+    before: NucleusTable | None = None
+    for table in rows:
+        if before is not None:
+            yield before, table
+        before = table
+    if before is not None:
+        yield before, None
+
+
+class _Waiting:
+    """Claims in the order of their tiles, of which some are decided and none is given away yet."""
+
+    def __init__(self, claims: NucleusTable) -> None:
+        self.claims = claims
+        self.settled = np.zeros(len(claims), bool)
+        self.keep = np.ones(len(claims), bool)
+        self.changed: dict[int, shapely.Geometry] = {}
+
+    def and_then(self, claims: NucleusTable) -> _Waiting:
+        """These, and claims of later tiles."""
+        both = _Waiting(concatenate([self.claims, claims]))
+        both.settled[: len(self.settled)] = self.settled
+        both.keep[: len(self.keep)] = self.keep
+        both.changed = self.changed
+        return both
+
+    def settle(self, plan: TilePlan, border: float, *, bandwidth: float, scale: float) -> None:
+        """Decide between claims that overlap, where no outline below `border` can join them any more."""
+        cores = core_of(self.claims, plan)
+        bounds = self.claims.bounds()
+        near = np.flatnonzero(~self.settled & near_seams(bounds, cores, plan.halo))
+        part, cores, bounds = self.claims.take(near), cores[near], bounds[near]
+        polygons = shapely.make_valid(to_shapely(part.vertices, part.offsets))
+        first, second = overlapping_tiles(polygons, part.tile)
+        open_ones = _together(bounds[:, 2] >= border, first, second)
+        self.settled[:] = True
+        self.settled[near[open_ones]] = False
+        decidable = ~open_ones[first]
+        first, second = first[decidable], second[decidable]
+        if not len(first):
+            return
+        depth = depth_in(part.centroid, cores)
+        order = np.lexsort((np.arange(len(near)), part.tile, -depth))
+        alike = similar(part, first, second, bandwidth=bandwidth, scale=scale)
+        cut = touches_border(bounds, cores, plan.halo)
         dropped, redrawn = decide(polygons, order, first, second, alike, cut)
-        keep[near[dropped]] = False
-        changed = {int(near[i]): polygon for i, polygon in redrawn.items()}
-    return replace(redraw(nuclei, changed), embedding=None).take(keep)
+        self.keep[near[dropped]] = False
+        self.changed |= {int(near[i]): polygon for i, polygon in redrawn.items()}
+
+    def take_finished(self, plan: TilePlan) -> NucleusTable:
+        """The nuclei before the first row of the grid that has a claim which is not decided; they are waiting no more."""
+        row = self.claims.tile // plan.grid[1]
+        count = len(row) if self.settled.all() else int(np.argmax(row == row[~self.settled].min()))
+        done = {i: polygon for i, polygon in self.changed.items() if i < count}
+        given = self.claims.take(np.arange(count))
+        given = replace(redraw(given, done), embedding=None).take(self.keep[:count])
+        self.claims = self.claims.take(np.arange(count, len(row)))
+        self.settled, self.keep = self.settled[count:], self.keep[count:]
+        self.changed = {i - count: polygon for i, polygon in self.changed.items() if i >= count}
+        return given
+
+
+def _together(
+    marked: NDArray[np.bool_], first: NDArray[np.int64], second: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """(N,) which of N are marked, or joined to a marked one by pairs, however many are between."""
+    count = len(marked)
+    if not count:
+        return marked
+    links = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
+    group = connected_components(links, directed=False)[1]
+    return np.isin(group, group[marked])
 
 
 def core_of(nuclei: NucleusTable, plan: TilePlan) -> NDArray[np.int64]:
@@ -118,21 +224,10 @@ def depth_in(points: NDArray[np.floating], cores: NDArray[np.int64]) -> NDArray[
     return depth
 
 
-def near_seams(nuclei: NucleusTable, cores: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Indices of the nuclei that could overlap one of another tile.
-
-    Of two that overlap, one reaches out of its core, and the other comes as near to its own core's edge as
-    the largest of those reaches.
-    """
-    bounds = nuclei.bounds()
+def near_seams(bounds: NDArray[np.floating], cores: NDArray[np.int64], halo: int) -> NDArray[np.bool_]:
+    """Which nuclei could overlap one of another tile: no tile sees further than `halo` into another's core."""
     inset = np.minimum(bounds[:, :2] - cores[:, :2], cores[:, 2:] - bounds[:, 2:]).min(1, initial=np.inf)
-    reach = max(0.0, float(-inset.min(initial=0.0)))
-    return np.flatnonzero(inset <= reach)
-
-
-def _rings(nuclei: NucleusTable, which: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    part = nuclei.take(which)
-    return part.vertices, part.offsets
+    return np.asarray(inset <= halo)
 
 
 def overlapping_tiles(

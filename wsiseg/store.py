@@ -4,6 +4,7 @@
         settings.json           everything that the nuclei depend on
         lock                    held by the process that writes; a dead one holds nothing
         000000.npz              the nuclei of task 0, and so on; a file that is there is complete
+        nuclei.zarr             the nuclei of the slide, once seams are resolved; complete, if it is there
 
 It is one folder a slide. Which tiles make up a task is fixed by the plan, so the files of a stopped run and
 those of the run that goes on are, byte for byte, the files of a run that was never stopped.
@@ -48,6 +49,11 @@ class WorkingStore:
     """
 
     path: Path
+
+    @property
+    def merged(self) -> Path:
+        """Where the nuclei of the slide are put together."""
+        return self.path / "nuclei.zarr"
 
     def done(self) -> frozenset[int]:
         """Tasks that are finished."""
@@ -183,12 +189,20 @@ def settle(store: WorkingStore, settings: Mapping[str, object], *, replace: bool
             "give its settings to go on, or --overwrite to start afresh"
         )
     if changed or then is None:
-        for file in store.path.glob("[0-9]*.npz"):
-            file.unlink()
+        for file in (*store.path.glob("[0-9]*.npz"), store.merged):
+            _remove(file)
         with writing(path) as out:
             out.write(json.dumps(now, indent=2).encode())
     for leftover in store.path.glob("*.tmp"):
-        leftover.unlink()
+        _remove(leftover)
+
+
+def _remove(path: Path) -> None:
+    """Delete a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_settings(path: Path) -> dict[str, Any] | None:

@@ -107,6 +107,7 @@ def segment(
                 measure=measure or ("shape",),
                 work_dir=work_dir,
                 overwrite=overwrite,
+                in_memory=False,
                 progress=show,
             )
     except KeyboardInterrupt as error:
@@ -120,7 +121,7 @@ def segment(
     if not quiet:
         survey = result.survey
         say(
-            f"{', '.join(map(str, output))}: {len(result.nuclei):,} nuclei, {survey.plan.n_tiles:,} tiles, "
+            f"{', '.join(map(str, output))}: {result.count:,} nuclei, {survey.plan.n_tiles:,} tiles, "
             f"{survey.tissue_mm2:.2f} mm2 of tissue, {time.monotonic() - began:.0f} s"
         )
 

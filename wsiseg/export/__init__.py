@@ -5,7 +5,7 @@ at a time.
 """
 
 from wsiseg.export._choose import check_outputs, exporter_for, suffixes
-from wsiseg.export._complete import complete
+from wsiseg.export._complete import complete, remove_leftovers
 from wsiseg.export._info import ExportInfo
 
-__all__ = ["ExportInfo", "check_outputs", "complete", "exporter_for", "suffixes"]
+__all__ = ["ExportInfo", "check_outputs", "complete", "exporter_for", "remove_leftovers", "suffixes"]

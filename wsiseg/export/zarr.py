@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ SUFFIXES = (".zarr",)
 FORMAT = "wsiseg-nuclei-1"
 
 ROWS = 65_536
-"""Rows of an array that are compressed together; all of an array is one file."""
+"""Rows of an array that are compressed together."""
+
+FILE_ROWS = {"vertices": ROWS * 256}
+"""Rows of an array in one file, 64 times `ROWS` for the others: few files, and no more than 128 MiB held to write one."""
 
 PIECE = 50_000
 """Nuclei of a table that is read back."""
@@ -50,27 +53,44 @@ def write(path: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) -> int:
     OutputError
         If it cannot be written.
     """
-    pieces = list(nuclei)
-    whole = tables.concatenate(pieces) if pieces else tables.empty(info.mpp)
     with complete(path) as temporary:
-        write_group(temporary, whole, info)
-    return len(whole)
+        return write_group(temporary, nuclei, info)
 
 
-def write_group(folder: Path, nuclei: NucleusTable, info: ExportInfo) -> None:
-    """Write the group of a store; its attributes come last, for they name the size of every other file."""
+def write_group(folder: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) -> int:
+    """Write the group of a store, table by table; returns the number of nuclei.
+
+    Its attributes come last, for they name the size of every other file.
+    """
     group = zarr.create_group(folder, zarr_format=3)
-    for name in FIELDS:
-        put(group, name, getattr(nuclei, name))
-    names = list(nuclei.columns)
-    stacked = [nuclei.columns[name] for name in names]
-    put(group, "columns", np.stack(stacked, axis=1) if names else np.zeros((len(nuclei), 0), np.float32))
+    columns: dict[str, _Column] = {}
+    names: list[str] = []
+    count = corners = 0
+    for table in chain(nuclei, [tables.empty(info.mpp)]):
+        if not columns:
+            names = list(table.columns)
+            columns = {name: _Column(group, name) for name in (*FIELDS, "columns")}
+            columns["offsets"].append(np.zeros(1, np.int64))
+        elif not len(table):
+            continue
+        for name in FIELDS:
+            values = getattr(table, name)
+            columns[name].append(values[1:] + corners if name == "offsets" else values)
+        stacked = [table.columns[name] for name in names]
+        columns["columns"].append(
+            np.stack(stacked, axis=1) if names else np.zeros((len(table), 0), np.float32)
+        )
+        count, corners = count + len(table), corners + len(table.vertices)
+    for column in columns.values():
+        column.finish()
     for name, values in rings_of(info.regions).items():
-        put(group.require_group("regions"), name, values)
+        ring = _Column(group.require_group("regions"), name)
+        ring.append(values)
+        ring.finish()
     group.attrs.put(
         {
             "format": FORMAT,
-            "nuclei": len(nuclei),
+            "nuclei": count,
             "mpp": info.mpp,
             "fingerprint": info.fingerprint,
             "class_names": list(info.class_names),
@@ -81,15 +101,45 @@ def write_group(folder: Path, nuclei: NucleusTable, info: ExportInfo) -> None:
             "files": sizes(folder),
         }
     )
+    return count
 
 
-def put(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
-    """Write `values` as an array of one file, compressed with a check sum."""
-    chunk = (ROWS, *(max(1, n) for n in values.shape[1:]))
-    shard = (max(1, -(-len(values) // ROWS)) * ROWS, *chunk[1:])
-    group.create_array(
-        name, data=values, chunks=chunk, shards=shard, compressors=ZstdCodec(level=5, checksum=True)
-    )
+class _Column:
+    """An array that grows, compressed with a check sum; it is written a file at a time."""
+
+    def __init__(self, group: zarr.Group, name: str) -> None:
+        self.group, self.name = group, name
+        self.array: zarr.Array[Any] | None = None
+        self.waiting: list[NDArray[Any]] = []
+        self.rows = FILE_ROWS.get(name, ROWS * 64)
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Add rows at the end."""
+        self.waiting.append(values)
+        while sum(map(len, self.waiting)) >= self.rows:
+            whole = np.concatenate(self.waiting)
+            self._put(whole[: self.rows])
+            self.waiting = [whole[self.rows :]]
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._put(np.concatenate(self.waiting))
+
+    def _put(self, values: NDArray[Any]) -> None:
+        if self.array is None:
+            chunk = (ROWS, *(max(1, n) for n in values.shape[1:]))
+            self.array = self.group.create_array(
+                self.name,
+                shape=(0, *values.shape[1:]),
+                dtype=values.dtype,
+                chunks=chunk,
+                shards=(self.rows, *chunk[1:]),
+                compressors=ZstdCodec(level=5, checksum=True),
+            )
+        start = self.array.shape[0]
+        self.array.resize((start + len(values), *values.shape[1:]))
+        if values.size:
+            self.array[start:] = values
 
 
 def sizes(folder: Path) -> dict[str, int]:
