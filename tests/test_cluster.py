@@ -52,7 +52,7 @@ def test_with_every_pixel_a_point_and_a_seed_only_blocks_are_left_to_differ():
     embedded = offsets[:, mask].T.astype(float)
     embedded[:, :2] += SCALE * np.argwhere(mask)
     reference = MeanShift(bandwidth=1.5).fit(embedded).labels_
-    found = cluster_anchored(offsets, mask, origin=(0, 0), scale=SCALE, steps=((1, 1), (1, 1)))
+    found = cluster_anchored(offsets, mask, origin=(0, 0), scale=SCALE, cell=(1, 1))
     assert adjusted_rand_score(reference, found[mask]) >= 0.995
 
 

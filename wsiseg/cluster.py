@@ -4,13 +4,14 @@ Flat kernel, as De Brabandere et al. (2017) and Liu et al. (2022) use it. In `ou
 first two numbers are a position in the slide, so a pixel can only meet pixels near it: points are sorted
 into blocks of that plane, each block is one small dense problem, and the work per pixel is constant.
 
-Points and seeds lie on a lattice of plan pixels and blocks on a grid of the plan, so that overlapping tiles
-do the same sums. Positions are kept relative to a block: far out in a slide float32 would lose them.
+Modes are first sought among the means of small cells of pixels, weighted by their pixels; where these end, a few
+further shifts over every pixel nearby make them those of all pixels. Cells and blocks lie on a grid of the plan, so
+that overlapping tiles do the same sums. Positions are kept relative to a block: far out in a slide float32 would lose
+them.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -25,8 +26,14 @@ BLOCK = 64
 MAX_DRIFT = 3.0
 """How far a seed may wander from its block, embedding units; it would take a nucleus of 20 pixels more."""
 
-STEPS = ((2, 4), (4, 8))
-"""Rows and columns of the plan from one point to the next, and from one seed to the next: 1 in 8, 1 in 32."""
+CELL = (4, 8)
+"""Rows and columns of plan pixels that make one point, and one seed, of the first search."""
+
+ALIKE = 0.5
+"""Modes of the first search within this share of the bandwidth are sought as one among all pixels."""
+
+SLACK = 0.75
+"""How far a mode may move among all pixels before the pixels near it are looked up again, embedding units."""
 
 AT_ONCE = 1 << 18
 """Pairs of seed and point that are looked at together: on a CPU they should stay near the processor."""
@@ -47,7 +54,7 @@ def cluster_anchored(
     scale: float,
     bandwidth: float = 1.5,
     device: str = "cpu",
-    steps: tuple[tuple[int, int], tuple[int, int]] = STEPS,
+    cell: tuple[int, int] = CELL,
 ) -> NDArray[np.int32]:
     """Clusters of anchored embeddings `(scale * y + o_y, scale * x + o_x, e_3 ..)`.
 
@@ -57,7 +64,7 @@ def cluster_anchored(
     foreground : (H, W) bool
     origin : (y, x)              of the first pixel in the plan
     scale : float                embedding units per pixel
-    steps                        lattices of points and seeds; ((1, 1), (1, 1)) takes every pixel
+    cell : (rows, columns)       plan pixels that make one point of the first search; (1, 1) takes every pixel
 
     Returns
     -------
@@ -72,28 +79,14 @@ def cluster_anchored(
     block = BLOCK * scale
     # Whole blocks are taken off the plan position: what is left is exact in float32.
     start = (origin[0] % BLOCK, origin[1] % BLOCK)
-    points, seeds = (_embed(offsets, _lattice(foreground, origin, s), start, scale, device)[0] for s in steps)
-    if not len(seeds):
-        seeds = points
-    if not len(points):
-        points = seeds = _embed(offsets, foreground, start, scale, device)[0]
-    ends, weights = _modes(points, seeds, block, bandwidth)
-    modes = _merge(ends, weights, bandwidth)
     pixels, index = _embed(offsets, foreground, start, scale, device)
-    if len(modes):
+    points, weights = _cell_means(pixels, index, foreground.shape, start, cell)
+    ends, mass = _modes(points, weights, points, block, bandwidth)
+    first = _merge(ends, mass, ALIKE * bandwidth)
+    if len(first):
+        modes = _merge(*_among_all(first, pixels, bandwidth), bandwidth)
         clusters.reshape(-1)[index] = _nearest(pixels, modes, block).cpu().numpy() + 1
     return clusters
-
-
-def _lattice(
-    foreground: NDArray[np.bool_], origin: tuple[int, int], steps: tuple[int, int]
-) -> NDArray[np.bool_]:
-    """Every `steps[0]`-th row and `steps[1]`-th column of the plan, every other row shifted by half a step."""
-    y = np.arange(foreground.shape[0]) + origin[0]
-    x = np.arange(foreground.shape[1]) + origin[1]
-    shift = (y // steps[0]) % 2 * (steps[1] // 2)
-    on: NDArray[np.bool_] = (y % steps[0] == 0)[:, None] & ((x[None] + shift[:, None]) % steps[1] == 0)
-    return on & foreground
 
 
 def _embed(
@@ -113,18 +106,43 @@ def _embed(
     return embedded.to(device), index
 
 
-def _modes(points: Tensor, seeds: Tensor, block: float, bandwidth: float) -> tuple[Tensor, Tensor]:
-    """Where the seeds end, (M, D), and the number of points under the kernel there, (M,).
+def _cell_means(
+    pixels: Tensor,
+    index: NDArray[np.int64],
+    shape: tuple[int, ...],
+    start: tuple[int, int],
+    cell: tuple[int, int],
+) -> tuple[Tensor, Tensor]:
+    """(P, D) mean embedding of the pixels of each cell of the plan, and (P,) their number, in reading order."""
+    y, x = np.divmod(index, shape[1])
+    columns = (shape[1] + start[1]) // cell[1] + 1
+    key = (y + start[0]) // cell[0] * columns + (x + start[1]) // cell[1]
+    sizes = np.bincount(key)
+    present = np.flatnonzero(sizes)
+    place = np.zeros(len(sizes), np.int64)
+    place[present] = np.arange(len(present))
+    weights = torch.from_numpy(sizes[present]).to(pixels)
+    sums = pixels.new_zeros(len(present), pixels.shape[1])
+    sums.index_add_(0, torch.from_numpy(place[key]).to(pixels.device), pixels)
+    return sums / weights[:, None], weights
+
+
+def _modes(
+    points: Tensor, weights: Tensor, seeds: Tensor, block: float, bandwidth: float
+) -> tuple[Tensor, Tensor]:
+    """Where the seeds end, (M, D), and the weight of the points under the kernel there, (M,).
 
     Each block with its seeds and the points around it is a small dense problem; many are solved at once. Two
     thirds of the seeds that still move do so after one more shift, so after a few the rest is sorted anew.
     """
     corners, of_seed = _blocks(seeds, block)
-    of_point, point = _around(points, corners, block, bandwidth + MAX_DRIFT)
+    low = corners * block
+    reach = bandwidth + MAX_DRIFT
+    of_point, point = _Plane(points, block).inside(low - reach, low + block + reach)
     n_points = torch.bincount(of_point, minlength=len(corners))
     base = points.new_zeros(len(corners), points.shape[1])
-    base[:, :2] = corners * block
-    here, count = seeds - base[of_seed], seeds.new_zeros(len(seeds))
+    base[:, :2] = low
+    here, mass = seeds - base[of_seed], seeds.new_zeros(len(seeds))
     moving = of_seed.argsort(stable=True)
     for _ in range(ROUNDS):
         n_moving = torch.bincount(of_seed[moving], minlength=len(corners))
@@ -133,16 +151,43 @@ def _modes(points: Tensor, seeds: Tensor, block: float, bandwidth: float) -> tup
             place, there = _padded(n_moving, some)
             mine = moving[place]
             place, real = _padded(n_points, some)
-            near = (points[point[place]] - base[some][:, None]).masked_fill_(~real[..., None], FAR)
-            ends, number, moves = _shift(here[mine], near, bandwidth)
-            here[mine[there]], count[mine[there]] = ends[there], number[there]
+            near = points[point[place]] - base[some][:, None]
+            ends, heavy, moves = _shift(here[mine], near, weights[point[place]] * real, bandwidth)
+            here[mine[there]], mass[mine[there]] = ends[there], heavy[there]
             still.append(mine[there & moves])
         moving = torch.cat(still)
         if not len(moving):
             break
         moving = moving[of_seed[moving].argsort(stable=True)]
-    stayed = ((here[:, :2] >= -MAX_DRIFT) & (here[:, :2] < block + MAX_DRIFT)).all(1) & (count > 0)
-    return (here + base[of_seed])[stayed], count[stayed]
+    stayed = ((here[:, :2] >= -MAX_DRIFT) & (here[:, :2] < block + MAX_DRIFT)).all(1) & (mass > 0)
+    return (here + base[of_seed])[stayed], mass[stayed]
+
+
+def _among_all(modes: NDArray[np.float64], pixels: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
+    """Where modes (M, D) end among all pixels, and the number of pixels under the kernel there, (M,)."""
+    here = torch.from_numpy(modes.astype(np.float32)).to(pixels.device)
+    mass = here.new_zeros(len(here))
+    moving = torch.arange(len(here), device=here.device)
+    reach = bandwidth + SLACK
+    plane = _Plane(pixels, reach / 2)
+    for _ in range(ROUNDS):
+        base = here[moving].clone()
+        base[:, 2:] = 0
+        owner, pixel = plane.inside(base[:, :2] - reach, base[:, :2] + reach)
+        n_pixels = torch.bincount(owner, minlength=len(moving))
+        still = []
+        for some in _alike(torch.ones_like(n_pixels), n_pixels):
+            place, real = _padded(n_pixels, some)
+            near = pixels[pixel[place]] - base[some][:, None]
+            mine = moving[some]
+            relative = (here[mine] - base[some])[:, None]
+            ends, heavy, moves = _shift(relative, near, real.to(here), bandwidth, steps=2 * SHIFTS)
+            here[mine], mass[mine] = ends[:, 0] + base[some], heavy[:, 0]
+            still.append(mine[moves[:, 0]])
+        moving = torch.cat(still)
+        if not len(moving):
+            break
+    return here, mass
 
 
 def _blocks(embedded: Tensor, block: float) -> tuple[Tensor, Tensor]:
@@ -154,28 +199,34 @@ def _blocks(embedded: Tensor, block: float) -> tuple[Tensor, Tensor]:
     return torch.stack([keys // width, keys % width], dim=1) + low, which
 
 
-def _around(points: Tensor, corners: Tensor, block: float, reach: float) -> tuple[Tensor, Tensor]:
-    """(K,) blocks in ascending order and (K,) points, of every pair that is no further apart than `reach`."""
-    cells = math.ceil(reach / block)
-    cell = (points[:, :2] / block).floor().long()
-    low = torch.minimum(cell.min(0).values, corners.min(0).values) - cells
-    width = int(torch.maximum(cell[:, 1].max(), corners[:, 1].max()) - low[1]) + cells + 1
-    key = (cell[:, 0] - low[0]) * width + cell[:, 1] - low[1]
-    order = key.argsort(stable=True)
-    # In each row of cells beside a block, those that can matter lie in a row: from `first` to before `last`.
-    rows = torch.arange(-cells, cells + 1, device=points.device)
-    row = ((corners[:, :1] + rows - low[0]) * width + corners[:, 1:] - low[1]).flatten()
-    ordered = key[order].contiguous()
-    first = torch.searchsorted(ordered, row - cells)
-    last = torch.searchsorted(ordered, row + cells, right=True)
-    pair = torch.arange(len(row), device=points.device).repeat_interleave(last - first)
-    within = torch.arange(len(pair), device=points.device)
-    before = (last - first).cumsum(0) - (last - first)
-    point = order[first[pair] + within - before[pair]]
-    owner = pair // len(rows)
-    away = points[point, :2] - corners[owner] * block
-    near = ((away >= -reach) & (away < block + reach)).all(1)
-    return owner[near], point[near]
+class _Plane:
+    """Points sorted into cells of the plane, so that those in a box are found at once."""
+
+    def __init__(self, points: Tensor, cell: float) -> None:
+        at = (points[:, :2] / cell).floor().long()
+        self.cell, self.low, self.high = cell, at.min(0).values, at.max(0).values
+        self.width = int(self.high[1] - self.low[1]) + 1
+        key = (at[:, 0] - self.low[0]) * self.width + at[:, 1] - self.low[1]
+        self.key, self.order = key.sort(stable=True)
+        self.where = points[self.order, :2]
+
+    def inside(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """(K,) boxes in ascending order and (K,) points, of every pair of a point and a box (low, high) that holds it.
+
+        Of each row of cells a box needs one run.
+        """
+        first, last = ((side / self.cell).floor().long().clamp(self.low, self.high) for side in (low, high))
+        most = int((last[:, 0] - first[:, 0]).max()) + 1
+        row = first[:, :1] + torch.arange(most, device=low.device)
+        start = (row - self.low[0]) * self.width - self.low[1]
+        begin = torch.searchsorted(self.key, (start + first[:, 1:]).flatten())
+        end = torch.searchsorted(self.key, (start + last[:, 1:]).flatten(), right=True)
+        count = torch.where((row <= last[:, :1]).flatten(), end - begin, 0)
+        run = torch.arange(len(count), device=low.device).repeat_interleave(count)
+        at = torch.arange(len(run), device=low.device) + (begin - count.cumsum(0) + count)[run]
+        owner, where = run // most, self.where[at]
+        held = ((where >= low[owner]) & (where < high[owner])).all(1)
+        return owner[held], self.order[at[held]]
 
 
 def _alike(n_seeds: Tensor, n_points: Tensor) -> Iterator[Tensor]:
@@ -204,28 +255,30 @@ def _padded(sizes: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(real, first[:, None] + place, 0), real
 
 
-def _shift(seeds: Tensor, points: Tensor, bandwidth: float) -> tuple[Tensor, Tensor, Tensor]:
-    """`SHIFTS` steps of flat-kernel mean-shift of (B, S, D) seeds over (B, P, D) points, block by block.
+def _shift(
+    seeds: Tensor, points: Tensor, weights: Tensor, bandwidth: float, *, steps: int = SHIFTS
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Some steps of flat-kernel mean-shift of (B, S, D) seeds over (B, P, D) points, block by block.
 
-    Returns where the seeds are then, (B, S, D), the points under the kernel before the last step, (B, S), and which
-    seeds still move. One that rests stays where it is.
+    A point of weight 0 is none. Returns where the seeds are then, (B, S, D), the weight under the kernel before the
+    last step, (B, S), and which seeds still move. One that rests stays where it is.
     """
     square = points.square().sum(2)[:, None]
-    # One product gives the sums and, from a column of ones, the numbers.
-    counted = torch.cat([points, torch.ones_like(points[..., :1])], dim=2)
+    # One product gives the weighted sums and, from the weights as one more column, what to divide them by.
+    weighted = torch.cat([points, torch.ones_like(points[..., :1])], dim=2).mul_(weights[..., None])
     moves = torch.ones(seeds.shape[:2], dtype=torch.bool, device=seeds.device)
-    number = seeds.new_zeros(seeds.shape[:2])
-    for _ in range(SHIFTS):
+    mass = seeds.new_zeros(seeds.shape[:2])
+    for _ in range(steps):
         distance = torch.baddbmm(square, seeds, points.transpose(1, 2), alpha=-2)
         # Compared in place: True becomes 1.0 without another copy of the largest thing here.
         near = torch.le(distance, bandwidth**2 - seeds.square().sum(2, keepdim=True), out=distance)
-        sums = near @ counted
-        number = torch.where(moves, sums[..., -1], number)
-        moves = moves & (number > 0)
-        there = torch.where(moves[..., None], sums[..., :-1] / number.clamp(min=1)[..., None], seeds)
+        sums = near @ weighted
+        mass = torch.where(moves, sums[..., -1], mass)
+        moves = moves & (mass > 0)
+        there = torch.where(moves[..., None], sums[..., :-1] / mass.clamp(min=1)[..., None], seeds)
         moves = moves & ((there - seeds).square().sum(2) > (1e-3 * bandwidth) ** 2)
         seeds = there
-    return seeds, number, moves
+    return seeds, mass, moves
 
 
 def _merge(modes: Tensor, weights: Tensor, bandwidth: float) -> NDArray[np.float64]:
@@ -248,13 +301,14 @@ def _nearest(pixels: Tensor, modes: NDArray[np.float64], block: float) -> Tensor
     """Index of the mode nearest to each pixel, (N,) int64."""
     at = torch.from_numpy(modes.astype(np.float32)).to(pixels.device)
     corners, of_pixel = _blocks(pixels, block)
-    of_mode, mode = _around(at, corners, block, MAX_DRIFT)
+    low = corners * block
+    of_mode, mode = _Plane(at, block).inside(low - MAX_DRIFT, low + block + MAX_DRIFT)
     n_modes = torch.bincount(of_mode, minlength=len(corners))
     n_pixels = torch.bincount(of_pixel, minlength=len(corners))
     order = of_pixel.argsort(stable=True)
     nearest = torch.zeros(len(pixels), dtype=torch.int64, device=pixels.device)
     base = pixels.new_zeros(len(corners), pixels.shape[1])
-    base[:, :2] = corners * block
+    base[:, :2] = low
     lost = n_modes == 0
     for some in _alike(n_pixels.masked_fill(lost, 0), n_modes):
         place, there = _padded(n_pixels, some)

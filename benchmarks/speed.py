@@ -1,0 +1,180 @@
+"""Where the seconds of a slide go, and how near they are to what the networks alone take.
+
+    python benchmarks/speed.py SLIDE [--roi FILE] [--workers 2] [--device cpu] [--model he-points] [--json]
+
+The slide is segmented in this process, and every stage is timed: reading, the two networks, clustering, tracing,
+measuring, keeping what is finished, joining seams, writing. Then the networks alone see as many tiles of the same
+size, by the same workers, all from one picture that is in memory: that is the ceiling. `ceiling_ratio` is the whole
+run's time over it, start-up excluded from both. Run it on an idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsiseg import measure, pipeline, polygons, predict, store, worker
+from wsiseg.execute import cores, threads
+from wsiseg.models import ModelRef, find_model
+from wsiseg.slides import resample
+from wsiseg.slides.opening import open_slide
+from wsiseg.tiling import Tile
+
+STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
+    "read": ((resample.PlanView, "read"),),
+    "predict": ((predict.Model, "predict"),),
+    "cluster": ((predict.Model, "group"),),
+    "trace": ((polygons, "trace"),),
+    "measure": ((measure, "centroids"), (measure, "means"), (measure, "stain_columns")),
+    "keep": ((store.WorkingStore, "commit"),),
+    "stitch": ((pipeline, "merge"),),
+    "write": ((pipeline, "convert"),),
+}
+"""What is timed as what: where a function is looked up, and its name."""
+
+
+def main() -> None:
+    """Time a run and its ceiling, print."""
+    options = arguments()
+    clock = Clock()
+    for stage, places in STAGES.items():
+        for holder, name in places:
+            setattr(holder, name, clock.timed(stage, getattr(holder, name)))
+    folder = find_model(options.model)
+    model = predict.load(ModelRef("", str(folder), options.device))
+    warm_up(model)
+    with tempfile.TemporaryDirectory(prefix="wsiseg-speed-") as place:
+        began = time.perf_counter()
+        result = pipeline.segment_slide(
+            options.slide,
+            model=options.model,
+            outputs=[Path(place) / "out.geojson"],
+            slide_mpp=options.slide_mpp,
+            roi=options.roi,
+            workers=options.workers,
+            device=options.device,
+            measure=options.measure,
+            in_memory=False,
+        )
+        whole = time.perf_counter() - began
+    plan = result.survey.plan
+    mm2 = plan.n_tiles * (plan.core * plan.mpp / 1000) ** 2
+    ceiling = networks_alone(options, result.survey, model)
+    found: dict[str, Any] = {
+        "ceiling_ratio": round(whole / ceiling, 3),
+        "seconds": round(whole, 1),
+        "seconds_per_mm2": round(whole / mm2, 2),
+        "ceiling_seconds_per_mm2": round(ceiling / mm2, 2),
+        "tiles": plan.n_tiles,
+        "mm2": round(mm2, 2),
+        "nuclei": result.count,
+        "stages": {name: round(seconds, 2) for name, seconds in clock.seconds.items()},
+        "cluster_share": round(clock.seconds["cluster"] / sum(clock.seconds.values()), 3),
+        "peak_mib": peak(options.device),
+        "device": options.device,
+        "workers": options.workers,
+        "cores": cores(),
+    }
+    if options.json:
+        print(json.dumps(found))
+        return
+    print("| stage | seconds of its threads | s/mm2 | share |\n|---|---|---|---|")
+    total = sum(clock.seconds.values())
+    for name, seconds in clock.seconds.items():
+        print(f"| {name} | {seconds:.1f} | {seconds / mm2:.2f} | {seconds / total:.1%} |")
+    print(
+        f"\n{whole:.0f} s for {mm2:.2f} mm2 ({plan.n_tiles} tiles), {whole / mm2:.1f} s/mm2; the networks alone "
+        f"{ceiling / mm2:.1f} s/mm2; ratio {whole / ceiling:.3f}; peak memory {found['peak_mib']} MiB"
+    )
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("slide", type=Path)
+    parser.add_argument("--roi", type=Path, help="GeoJSON of the region to segment")
+    parser.add_argument("--slide-mpp", type=float)
+    parser.add_argument("--model", default="he-points")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=threads.default_workers(cores()))
+    parser.add_argument("--measure", nargs="+", default=["shape"])
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    return parser.parse_args()
+
+
+class Clock:
+    """Seconds that the threads of this process spend in each stage."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.lock = threading.Lock()
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed as part of a stage."""
+
+        def call(*args: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                with self.lock:
+                    self.seconds[stage] += time.perf_counter() - began
+
+        return call
+
+
+def warm_up(model: predict.Model) -> None:
+    """Have libraries load and choose what they load and choose the first time."""
+    maps = model.recipe.maps(
+        model.networks, model.settings, torch.rand(1, 3, 256, 256).to(model.device), [(0, 0)]
+    )
+    model.recipe.group(maps[0], model.settings, worker.Rect(0, 0, 256, 256), device=model.device)
+
+
+def networks_alone(options: argparse.Namespace, survey: Any, model: predict.Model) -> float:
+    """Seconds that the networks need for all tiles of a plan, by as many workers."""
+    plan = survey.plan
+    slide = open_slide(survey.slide)
+    middle = next(iter(list(plan.tiles)[plan.n_tiles // 2 :]))
+    image = resample.PlanView(slide, survey.mpp, plan.mpp).read(middle.outer)
+    slide.close()
+
+    def see(tiles: tuple[Tile, ...]) -> int:
+        predict.use_threads(max(1, cores() // options.workers))
+        size = 1 if model.device == "cpu" else len(tiles)
+        for i in range(0, len(tiles), size):
+            batch = tiles[i : i + size]
+            origins = [(tile.outer.y0, tile.outer.x0) for tile in batch]
+            networks = partial(model.recipe.maps, model.networks, model.settings)
+            networks(predict.to_tensor(np.stack([image] * len(batch))), origins)
+        return len(tiles)
+
+    began = time.perf_counter()
+    with threads.start(workers=options.workers) as pool:
+        seen = sum(count for _, count in pool.map(see, plan.tasks))
+    assert seen == plan.n_tiles
+    return time.perf_counter() - began
+
+
+def peak(device: str) -> int:
+    """Peak memory of this process, MiB; on a GPU, what torch held of its memory."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated() / 2**20)
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+if __name__ == "__main__":
+    main()
