@@ -90,6 +90,15 @@ def test_a_second_round_learns_from_the_first_and_its_points(images, tmp_path):
     assert set(networks) == {"spn_first", "spn", "ien"}
 
 
+def test_a_trained_model_is_the_teacher_of_a_second_round(images, tmp_path):
+    first = run(images, tmp_path / "first", steps=1)
+    stages = spn_ien.stages(replace(SETTINGS, refresh=0.3, spn_again=SCHEDULE))
+    second = train(stages, images, tmp_path / "b", augmentation=Augmentation(), steps=1, start=first)
+    given = first["spn"].state_dict()
+    assert all(torch.equal(w, given[n]) for n, w in second["spn_first"].state_dict().items())
+    assert not (tmp_path / "b" / "spn_first.csv").exists()
+
+
 def test_refreshed_labels_are_what_the_points_confirm(images):
     """A teacher that takes every dark pixel for a nucleus; one disc was not clicked."""
 

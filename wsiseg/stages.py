@@ -77,6 +77,7 @@ class Stage:
     schedule
     background : int    what targets hold where there surely is no nucleus
     init : str or None  earlier stage whose weights, where they fit, are the start
+    given_by            network of a trained model (`--from`) that makes this stage needless: it is taken as it is
     nuclei              (networks up to this stage's, image (H, W, 3)) -> labels (H, W), to check it on
                         held-out images; None where it finds none
     """
@@ -88,6 +89,7 @@ class Stage:
     schedule: Schedule
     background: int = 0
     init: str | None = None
+    given_by: str | None = None
     nuclei: Callable[[Networks, NDArray[np.uint8]], NDArray[np.int32]] | None = None
 
 

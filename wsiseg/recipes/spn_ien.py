@@ -111,14 +111,17 @@ def networks(settings: Settings) -> dict[str, Callable[[], nn.Module]]:
 def stages(settings: Settings) -> tuple[Stage, ...]:
     """SPN on semantic pseudo-labels, then IEN on the instances that SPN and the points give.
 
-    With `refresh` there are two SPN: the first is only the teacher of the second.
+    With `refresh` there are two SPN: the first is only the teacher of the second. Where training starts from a
+    trained model, that model's SPN is the teacher.
     """
     *before, spn, ien = taught_by(settings, semantic_targets, partial(instance_targets, settings))
     if settings.refresh is None:
         return *before, spn, ien
     refreshed = partial(refreshed_targets, settings.refresh)
     again = replace(spn, targets=refreshed, schedule=settings.spn_again, init="spn_first")
-    first = replace(spn, name="spn_first", nuclei=partial(proposed_nuclei, settings, "spn_first"))
+    first = replace(
+        spn, name="spn_first", given_by="spn", nuclei=partial(proposed_nuclei, settings, "spn_first")
+    )
     return *before, first, again, ien
 
 
