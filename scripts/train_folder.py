@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from wsiseg import plugins, recipes
 from wsiseg.augment import Augmentation
+from wsiseg.memory import keep_memory
 from wsiseg.samples import read_samples, read_split
 from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.train import train
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seed", type=int)
     options = parser.parse_args()
+    keep_memory()
     config = tomllib.loads(options.config.read_text(encoding="utf-8"))
     recipe = plugins.load(recipes, config["recipe"])
     settings = recipe.Settings(**with_schedules(config.get("settings", {})))

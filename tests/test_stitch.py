@@ -39,7 +39,7 @@ def seen_by(labels, tile, jitter):
     rng = np.random.default_rng(tile.index)
     padded = np.pad(labels, HALO + 128)
     dy, dx = rng.integers(-jitter, jitter + 1, 2) if jitter else (0, 0)
-    outer = tile.outer.shift(HALO + 128, HALO + 128).shift(int(dy), int(dx))
+    outer = tile.seen.shift(HALO + 128, HALO + 128).shift(int(dy), int(dx))
     view = padded[outer.slices()]
     numbers = np.unique(view[view > 0])
     local = np.searchsorted(numbers, view) * (view > 0) + (view > 0)
@@ -62,7 +62,7 @@ def table_of(local, tile, identity):
         vertices=vertices,
         offsets=offsets,
         embedding=np.concatenate([np.zeros((n, 2)), kinds[identity]], axis=1).astype(np.float32),
-    ).shift(tile.outer.y0, tile.outer.x0)
+    ).shift(tile.seen.y0, tile.seen.x0)
 
 
 def claims(labels, plan, jitter):
@@ -136,7 +136,7 @@ def test_nuclei_in_cores_without_a_tile_belong_to_the_nearest(tissue):
     seen = np.zeros(len(everything), bool)
     bounds = everything.bounds()
     for tile in plan.tiles:
-        inner = tile.outer.grow(-3)
+        inner = tile.seen.grow(-3)
         corners = (bounds[:, :2], bounds[:, 2:])
         seen |= inner.contains(corners[0]) & inner.contains(corners[1])
     assert f1(found, everything.take(seen)) >= 0.93

@@ -4,8 +4,8 @@ Flat kernel, as De Brabandere et al. (2017) and Liu et al. (2022) use it. In `ou
 first two numbers are a position in the slide, so a pixel can only meet pixels near it: points are sorted
 into blocks of that plane, each block is one small dense problem, and the work per pixel is constant.
 
-Modes are first sought among the means of small cells of pixels, weighted by their pixels; where these end, a few
-further shifts over every pixel nearby make them those of all pixels. Cells and blocks lie on a grid of the plan, so
+Modes are first sought among the means of cells of pixels, weighted by their pixels; where these end, a few further
+shifts among nearly single pixels make them those of all pixels. Cells and blocks lie on a grid of the plan, so
 that overlapping tiles do the same sums. Positions are kept relative to a block: far out in a slide float32 would lose
 them.
 """
@@ -30,10 +30,13 @@ CELL = (4, 8)
 """Rows and columns of plan pixels that make one point, and one seed, of the first search."""
 
 ALIKE = 0.5
-"""Modes of the first search within this share of the bandwidth are sought as one among all pixels."""
+"""Modes of the first search within this share of the bandwidth are sought as one in the last shifts."""
+
+FINE = (1, 2)
+"""Rows and columns of plan pixels that make one point of the last shifts."""
 
 SLACK = 0.75
-"""How far a mode may move among all pixels before the pixels near it are looked up again, embedding units."""
+"""How far a mode may move in the last shifts before the points near it are looked up again, embedding units."""
 
 AT_ONCE = 1 << 18
 """Pairs of seed and point that are looked at together: on a CPU they should stay near the processor."""
@@ -84,7 +87,9 @@ def cluster_anchored(
     ends, mass = _modes(points, weights, points, block, bandwidth)
     first = _merge(ends, mass, ALIKE * bandwidth)
     if len(first):
-        modes = _merge(*_among_all(first, pixels, bandwidth), bandwidth)
+        if cell[0] * cell[1] > FINE[0] * FINE[1]:
+            points, weights = _cell_means(pixels, index, foreground.shape, start, FINE)
+        modes = _merge(*_among_all(first, points, weights, bandwidth), bandwidth)
         clusters.reshape(-1)[index] = _nearest(pixels, modes, block).cpu().numpy() + 1
     return clusters
 
@@ -163,25 +168,28 @@ def _modes(
     return (here + base[of_seed])[stayed], mass[stayed]
 
 
-def _among_all(modes: NDArray[np.float64], pixels: Tensor, bandwidth: float) -> tuple[Tensor, Tensor]:
-    """Where modes (M, D) end among all pixels, and the number of pixels under the kernel there, (M,)."""
-    here = torch.from_numpy(modes.astype(np.float32)).to(pixels.device)
+def _among_all(
+    modes: NDArray[np.float64], points: Tensor, weights: Tensor, bandwidth: float
+) -> tuple[Tensor, Tensor]:
+    """Where modes (M, D) end among points (P, D) near them, and the weight under the kernel there, (M,)."""
+    here = torch.from_numpy(modes.astype(np.float32)).to(points.device)
     mass = here.new_zeros(len(here))
     moving = torch.arange(len(here), device=here.device)
     reach = bandwidth + SLACK
-    plane = _Plane(pixels, reach / 2)
+    plane = _Plane(points, reach / 2)
     for _ in range(ROUNDS):
         base = here[moving].clone()
         base[:, 2:] = 0
-        owner, pixel = plane.inside(base[:, :2] - reach, base[:, :2] + reach)
-        n_pixels = torch.bincount(owner, minlength=len(moving))
+        owner, point = plane.inside(base[:, :2] - reach, base[:, :2] + reach)
+        n_points = torch.bincount(owner, minlength=len(moving))
         still = []
-        for some in _alike(torch.ones_like(n_pixels), n_pixels):
-            place, real = _padded(n_pixels, some)
-            near = pixels[pixel[place]] - base[some][:, None]
+        for some in _alike(torch.ones_like(n_points), n_points):
+            place, real = _padded(n_points, some)
+            near = points[point[place]] - base[some][:, None]
+            weight = weights[point[place]] * real
             mine = moving[some]
             relative = (here[mine] - base[some])[:, None]
-            ends, heavy, moves = _shift(relative, near, real.to(here), bandwidth, steps=2 * SHIFTS)
+            ends, heavy, moves = _shift(relative, near, weight, bandwidth, steps=2 * SHIFTS)
             here[mine], mass[mine] = ends[:, 0] + base[some], heavy[:, 0]
             still.append(mine[moves[:, 0]])
         moving = torch.cat(still)

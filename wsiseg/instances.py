@@ -138,8 +138,9 @@ def likely(labels: NDArray[np.int32], prob: NDArray[np.floating], least: float) 
     """
     if least <= 0 or not labels.any():
         return labels
-    sizes = np.bincount(labels.ravel())
-    keep = np.bincount(labels.ravel(), prob.ravel().astype(np.float64)) >= least * sizes
+    index = np.flatnonzero(labels)
+    numbers = labels.reshape(-1)[index]
+    keep = np.bincount(numbers, prob[labels > 0].astype(np.float64)) >= least * np.bincount(numbers)
     keep[0] = False
     return _number(np.where(keep[labels], labels, 0))
 

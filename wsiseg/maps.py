@@ -18,3 +18,13 @@ class Maps:
 
     prob: NDArray[np.float32]
     embedding: NDArray[np.float16] | None = None
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the embedding lies pixel by pixel over `prob`; that of overlapping patches does not."""
+        return self.embedding is None or self.embedding.shape[1:] == self.prob.shape[1:]
+
+    def crop(self, window: tuple[slice, slice]) -> Maps:
+        """A part of aligned maps; nothing is copied."""
+        embedding = None if self.embedding is None else self.embedding[:, *window]
+        return Maps(self.prob[:, *window], embedding)

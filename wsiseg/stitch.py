@@ -70,7 +70,7 @@ def resolve(
     Claims are taken in the order of their centroid's depth inside their own core, deepest first; then of
     their tile; then of their row. Against the nuclei accepted before it a claim is
 
-    - united with one, if one of both is cut by its tile's outer border, or they overlap by at most `SHARE`
+    - united with one, if one of both is cut by the border of what its tile looks at, or they overlap by at most `SHARE`
       of the smaller, and their mean embeddings lie within the bandwidth;
     - dropped, if they overlap by more, even where it could be united with another one;
     - else left what the other one does not cover, and dropped if that is less than half of it.
@@ -115,7 +115,7 @@ def resolve_rows(
     """The nuclei of `resolve`, in its order, while no more than a few rows of the grid are held.
 
     Claims that overlap, and those that overlap them in turn, are decided together once no later row can add to
-    them: whatever lies above the outer border of the next row's tiles is complete.
+    them: whatever lies above what the next row's tiles look at is complete.
 
     Parameters
     ----------
@@ -125,10 +125,10 @@ def resolve_rows(
     waiting: _Waiting | None = None
     for table, following in _with_next(rows):
         waiting = _Waiting(table) if waiting is None else waiting.and_then(table)
-        # Outlines of later rows begin at the outer border of their tiles, or below.
+        # Outlines of later rows lie in what their tiles look at.
         border = np.inf
         if following is not None and len(following):
-            border = int(following.tile.min()) // plan.grid[1] * plan.core - plan.halo
+            border = int(following.tile.min()) // plan.grid[1] * plan.core - plan.reach
         waiting.settle(plan, border, bandwidth=bandwidth, scale=scale)
         finished = waiting.take_finished(plan)
         if len(finished):
@@ -167,7 +167,7 @@ class _Waiting:
         """Decide between claims that overlap, where no outline below `border` can join them any more."""
         cores = core_of(self.claims, plan)
         bounds = self.claims.bounds()
-        near = np.flatnonzero(~self.settled & near_seams(bounds, cores, plan.halo))
+        near = np.flatnonzero(~self.settled & near_seams(bounds, cores, plan.reach))
         part, cores, bounds = self.claims.take(near), cores[near], bounds[near]
         polygons = shapely.make_valid(to_shapely(part.vertices, part.offsets))
         first, second = overlapping_tiles(polygons, part.tile)
@@ -181,7 +181,7 @@ class _Waiting:
         depth = depth_in(part.centroid, cores)
         order = np.lexsort((np.arange(len(near)), part.tile, -depth))
         alike = similar(part, first, second, bandwidth=bandwidth, scale=scale)
-        cut = touches_border(bounds, cores, plan.halo)
+        cut = touches_border(bounds, cores, plan.reach)
         dropped, redrawn = decide(polygons, order, first, second, alike, cut)
         self.keep[near[dropped]] = False
         self.changed |= {int(near[i]): polygon for i, polygon in redrawn.items()}
@@ -224,10 +224,10 @@ def depth_in(points: NDArray[np.floating], cores: NDArray[np.int64]) -> NDArray[
     return depth
 
 
-def near_seams(bounds: NDArray[np.floating], cores: NDArray[np.int64], halo: int) -> NDArray[np.bool_]:
-    """Which nuclei could overlap one of another tile: no tile sees further than `halo` into another's core."""
+def near_seams(bounds: NDArray[np.floating], cores: NDArray[np.int64], reach: int) -> NDArray[np.bool_]:
+    """Which nuclei could overlap one of another tile: no tile looks further than `reach` into another's core."""
     inset = np.minimum(bounds[:, :2] - cores[:, :2], cores[:, 2:] - bounds[:, 2:]).min(1, initial=np.inf)
-    return np.asarray(inset <= halo)
+    return np.asarray(inset <= reach)
 
 
 def overlapping_tiles(
@@ -257,9 +257,9 @@ def similar(
     return near
 
 
-def touches_border(bounds: NDArray[np.floating], cores: NDArray[np.int64], halo: int) -> NDArray[np.bool_]:
-    """Which nuclei reach the outer border of their tile: there, they are cut."""
-    low, high = cores[:, :2] - halo + 1, cores[:, 2:] + halo - 1
+def touches_border(bounds: NDArray[np.floating], cores: NDArray[np.int64], reach: int) -> NDArray[np.bool_]:
+    """Which nuclei reach the border of what their tile looks at: there, they are cut."""
+    low, high = cores[:, :2] - reach + 1, cores[:, 2:] + reach - 1
     return np.asarray(((bounds[:, :2] < low) | (bounds[:, 2:] > high)).any(1))
 
 

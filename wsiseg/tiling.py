@@ -12,6 +12,11 @@ STRIDE = 64
 """Cores and steps are multiples of this: it holds the networks' stride (32) and the cluster grid."""
 
 
+REACH = 64
+"""Pixels beyond a core in which nuclei are looked for, if the halo is that wide: more than half of the largest nucleus
+whose centre may lie in the core. What lies further out helps the networks to see, and need not be clustered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """One piece of the plan: `core` is answered for, `outer` (core + halo) is looked at."""
@@ -19,6 +24,11 @@ class Tile:
     index: int
     core: Rect
     outer: Rect
+
+    @property
+    def seen(self) -> Rect:
+        """Where nuclei are looked for: the core and no more than `REACH` around it."""
+        return self.core.grow(min(REACH, self.core.y0 - self.outer.y0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +50,11 @@ class TilePlan:
     halo: int
     grid: tuple[int, int]
     tasks: tuple[tuple[Tile, ...], ...]
+
+    @property
+    def reach(self) -> int:
+        """Pixels beyond its core that a tile's nuclei may reach."""
+        return min(REACH, self.halo)
 
     @property
     def tiles(self) -> Iterator[Tile]:

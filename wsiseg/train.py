@@ -85,7 +85,7 @@ def train(
         finished = folder / f"{stage.name}.pt"
         if finished.exists():
             network.load_state_dict(torch.load(finished, map_location=device, weights_only=True))
-        elif start is not None and stage.given_by in start:
+        elif start is not None and stage.given_by is not None and stage.given_by in start:
             _start_from(network, start[stage.given_by])
         else:
             if start is not None and stage.name in start:

@@ -178,11 +178,14 @@ def segment_tile(
     shape: tuple[int, int],
     settings: Settings,
 ) -> NucleusTable:
-    """All nuclei that are seen in the outer rectangle of one tile of a plan of `shape`, in plan pixels."""
-    labels, embedding = model.group(
-        maps, tile.outer, threshold=settings.threshold, min_area=settings.min_area
-    )
-    labels, embedding = inside_plan(labels, embedding, tile.outer, shape)
+    """All nuclei that are seen in and around the core of one tile of a plan of `shape`, in plan pixels."""
+    frame = tile.outer
+    if maps.aligned:
+        frame = tile.seen
+        window = frame.slices((tile.outer.y0, tile.outer.x0))
+        maps, image = maps.crop(window), image[window]
+    labels, embedding = model.group(maps, frame, threshold=settings.threshold, min_area=settings.min_area)
+    labels, embedding = inside(labels, embedding, frame, tile.seen.intersect(Rect(0, 0, *shape)))
     vertices, offsets = polygons.trace(labels)
     count = len(offsets) - 1
     centroid, area = measure.centroids(labels, count)
@@ -199,21 +202,20 @@ def segment_tile(
         columns=measure.stain_columns(image, labels, count) if settings.stain else {},
         embedding=embedding,
     )
-    return table.shift(tile.outer.y0, tile.outer.x0)
+    return table.shift(frame.y0, frame.x0)
 
 
-def inside_plan(
-    labels: NDArray[np.int32], embedding: NDArray[np.float32] | None, outer: Rect, shape: tuple[int, int]
+def inside(
+    labels: NDArray[np.int32], embedding: NDArray[np.float32] | None, frame: Rect, part: Rect
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
-    """Labels 1..n and their embeddings without what lies outside the plan.
+    """Labels 1..n and their embeddings without what lies outside `part` of their frame.
 
     Where an image is mirrored at its border, a nucleus there is seen with its reflection: only half of that
     is real, and its centre would lie on the very border.
     """
-    part = outer.intersect(Rect(0, 0, *shape))
-    if part == outer:
+    if part == frame:
         return labels, embedding
-    window = part.slices((outer.y0, outer.x0))
+    window = part.slices((frame.y0, frame.x0))
     present = np.unique(labels[window])
     present = present[present > 0]
     number = np.zeros(int(labels.max(initial=0)) + 1, np.int32)

@@ -21,6 +21,7 @@ from distributed.cfexecutor import ClientExecutor
 
 from wsiseg.execute import R, T
 from wsiseg.execute._window import window
+from wsiseg.memory import ENVIRONMENT
 
 RETRIES = 3
 """How often a task is given to another worker after the one that had it was lost."""
@@ -71,7 +72,7 @@ def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[DaskLocal]:
 
 
 def settings(threads: int, folder: str) -> dict[str, object]:
-    """Dask's settings: quiet, files in `folder`, `threads` for numerical libraries, memory given back."""
+    """Dask's settings: quiet, files in `folder`, `threads` for numerical libraries, memory kept."""
     return {
         "temporary-directory": folder,
         "distributed.logging": {"distributed": "critical"},
@@ -82,8 +83,7 @@ def settings(threads: int, folder: str) -> dict[str, object]:
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
-            "MALLOC_ARENA_MAX": 2,
-            "MALLOC_TRIM_THRESHOLD_": 65536,
+            **ENVIRONMENT,
         },
     }
 
