@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,24 @@ def test_processes_leave_the_environment_and_the_folders_as_they_were(
         assert list(one.map(threads_allowed, [0])) == [(0, "2")]
     assert dict(os.environ) == before
     assert list(tmp_path.iterdir()) == []
+
+
+def take(_: object, x: int) -> int:
+    return x
+
+
+class Unreadable:
+    """What this process can unpickle and a worker cannot: dask ends a worker for that, and begins no other."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        here = f"__import__('sys').modules[{__name__!r}].Unreadable()"
+        return eval, (
+            f"{here} if __import__('os').getpid() == {os.getpid()} else __import__('no_such_module')",
+        )
+
+
+def test_a_run_without_any_worker_left_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsiseg.execute._window.PATIENCE", 2.0)
+    backend = plugins.load(execute, "dask_local")
+    with backend.start(workers=1) as pool, pytest.raises(TaskError, match="all workers have gone"):
+        list(pool.map(partial(take, Unreadable()), [1, 2]))

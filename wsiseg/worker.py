@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from wsiseg.slides.opening import open_slide
 from wsiseg.slides.resample import PlanView
 from wsiseg.slides.slide import Slide, SlideRef
 from wsiseg.tiling import Tile
+
+log = logging.getLogger(__name__)
 
 MEASURES = ("shape", "stain")
 """What can be measured; shapes are once seams are resolved, for outlines are final only then."""
@@ -127,6 +130,8 @@ def segment_batch(job: Job, tiles: tuple[Tile, ...]) -> NucleusTable:
         return segment_tiles(model, view, tiles, job.own, job.settings)
     except InputError:
         raise
+    except TaskError as error:
+        raise TaskError(f"{job.slide.path}: {error}") from error
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
         raise TaskError(
@@ -163,11 +168,33 @@ def segment_tiles(
     found: list[NucleusTable] = []
     for i in range(0, len(tiles), size):
         batch = tiles[i : i + size]
-        images = np.stack([view.read(tile.outer) for tile in batch])
+        images = np.stack([read_tile(view, tile) for tile in batch])
         maps = model.predict(images, [(tile.outer.y0, tile.outer.x0) for tile in batch])
         for tile, image, seen in zip(batch, images, maps, strict=True):
             found.append(own(segment_tile(model, image, seen, tile, view.shape, settings), tile))
     return nuclei.concatenate(found)
+
+
+def read_tile(view: PlanView, tile: Tile) -> NDArray[np.uint8]:
+    """(H, W, 3) pixels of a tile and its halo; what fails is tried once more, for a shared disk may stumble.
+
+    Raises
+    ------
+    TaskError
+        If it fails again; names the tile and what the reader said.
+    """
+    try:
+        return view.read(tile.outer)
+    except Exception as error:
+        log.warning("tile %d: %s; reading it again", tile.index, error)
+    try:
+        return view.read(tile.outer)
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise TaskError(
+            f"tile {tile.index}, from (y, x) = ({tile.core.y0}, {tile.core.x0}) of the plan, cannot be read: "
+            f"{type(error).__name__}: {first}"
+        ) from error
 
 
 def segment_tile(

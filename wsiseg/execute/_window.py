@@ -9,6 +9,9 @@ from itertools import islice
 from wsiseg.errors import TaskError, WsisegError
 from wsiseg.execute import R, T
 
+PATIENCE = 30.0
+"""Seconds without a result after which a backend is asked whether any worker is alive."""
+
 
 def window(
     submit: Callable[[T], Future[R]],
@@ -16,19 +19,34 @@ def window(
     *,
     limit: int,
     lost: type[Exception] | None = None,
+    alive: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[int, R]]:
     """(position, result) of every task as it finishes, with at most `limit` submitted at a time.
 
     Another task is submitted only after a result was taken, and nothing here holds a result that was taken.
     When the caller stops early, whatever has not begun is cancelled. `lost` is what a backend raises for a
-    task whose worker was lost more often than it retries.
+    task whose worker was lost more often than it retries. `alive` tells whether any worker is there; it is asked
+    when nothing has finished for `PATIENCE` seconds.
+
+    Raises
+    ------
+    TaskError
+        If no worker was alive twice in a row: nothing would ever finish.
     """
     numbered = enumerate(tasks)
     pending = {submit(task): i for i, task in islice(numbered, limit)}
+    absent = 0
     try:
         while pending:
+            finished = wait(pending, PATIENCE if alive else None, return_when=FIRST_COMPLETED).done
+            if not finished and alive is not None:
+                absent = 0 if alive() else absent + 1
+                if absent == 2:
+                    raise TaskError(
+                        "all workers have gone and none came back; start again, or use --executor threads"
+                    )
+                continue
             # Taken from the end: what was finished is given before what failed ends it all.
-            finished = wait(pending, return_when=FIRST_COMPLETED).done
             done = sorted(finished, key=lambda future: future.exception() is None)
             finished.clear()
             while done:

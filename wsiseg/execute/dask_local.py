@@ -36,12 +36,13 @@ class DaskLocal:
 
     executor: ClientExecutor
     workers: int
+    alive: Callable[[], bool]
 
     def map(self, fn: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[int, R]]:
         """See `Executor.map`; `fn`, tasks and results are pickled."""
         limit = 2 * self.workers
         submit: Callable[[Callable[[T], R], T], Future[R]] = self.executor.submit
-        return window(lambda task: submit(fn, task), tasks, limit=limit, lost=KilledWorker)
+        return window(lambda task: submit(fn, task), tasks, limit=limit, lost=KilledWorker, alive=self.alive)
 
 
 def default_workers(cores: int) -> int:
@@ -68,7 +69,11 @@ def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[DaskLocal]:
         ) as cluster,
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
-        yield DaskLocal(client.get_executor(pure=False), workers)
+        yield DaskLocal(
+            client.get_executor(pure=False),
+            workers,
+            lambda: bool(client.scheduler_info(n_workers=-1)["workers"]),
+        )
 
 
 def settings(threads: int, folder: str) -> dict[str, object]:
