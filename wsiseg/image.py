@@ -27,7 +27,7 @@ def segment_image(
     mpp: float,
     model: str | Path = DEFAULT,
     device: str = "auto",
-    tile_size: int = 1024,
+    tile_size: int = 1536,
     threshold: float | None = None,
     min_area_um2: float | None = None,
 ) -> NDArray[np.int32]:

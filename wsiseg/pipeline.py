@@ -56,7 +56,7 @@ def segment_slide(
     workers: int | None = None,
     device: str = "auto",
     batch_size: int | None = None,
-    tile_size: int = 1024,
+    tile_size: int = 1536,
     threshold: float | None = None,
     min_area_um2: float | None = None,
     measure: Sequence[str] = ("shape",),

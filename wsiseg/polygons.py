@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 STEPS = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]])
 """(y, x) of the four directions: right, down, left, up; the nucleus lies to the right of the way."""
@@ -106,20 +108,28 @@ def next_cracks(
 
 
 def walk(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Edges in the order of their rings, and the end of each ring in that order."""
-    successor: list[int] = following.tolist()
-    order: list[int] = []
-    ends: list[int] = []
-    seen = bytearray(len(successor))
-    for first in range(len(successor)):
-        edge = first
-        while not seen[edge]:
-            seen[edge] = 1
-            order.append(edge)
-            edge = successor[edge]
-        if order and (not ends or ends[-1] < len(order)):
-            ends.append(len(order))
-    return np.array(order, np.int64), np.array(ends, np.int64)
+    """Edges in the order of their rings, each from its first edge on, and the end of each ring in that order.
+
+    Every edge learns how far it is from the end of its ring by jumping twice as far each time (Wyllie 1979).
+
+    >>> walk(np.array([2, 3, 0, 4, 1]))
+    (array([0, 2, 1, 3, 4]), array([2, 5]))
+    """
+    count = len(following)
+    if not count:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    links = csr_array((np.ones(count, bool), following, np.arange(count + 1)), shape=(count, count))
+    ring = connected_components(links, directed=False)[1]
+    sizes = np.bincount(ring)
+    first = np.full(len(sizes), count)
+    np.minimum.at(first, ring, np.arange(count))
+    is_last = following == first[ring]
+    far = np.where(is_last, 0, 1)
+    ahead = np.where(is_last, np.arange(count), following)
+    for _ in range(int(sizes.max()).bit_length()):
+        far, ahead = far + far[ahead], ahead[ahead]
+    order = np.lexsort((-far, first[ring]))
+    return order, np.cumsum(sizes[np.argsort(first)])
 
 
 def simplified(

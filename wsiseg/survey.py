@@ -55,7 +55,7 @@ class Survey:
     plan: TilePlan
 
 
-def survey(slide: SlideRef, card: ModelCard, *, tile_size: int = 1024, roi: Path | None = None) -> Survey:
+def survey(slide: SlideRef, card: ModelCard, *, tile_size: int = 1536, roi: Path | None = None) -> Survey:
     """Look at a slide's thumbnail and decide which tiles a model is to see.
 
     Parameters

@@ -87,8 +87,8 @@ def make_plan(
     shape: tuple[int, int],
     *,
     mpp: float,
-    core: int = 1024,
-    halo: int = 128,
+    core: int = 1536,
+    halo: int = 192,
     run: int = 2,
     keep: Callable[[Rect], bool] | None = None,
 ) -> TilePlan:
@@ -116,7 +116,7 @@ def make_plan(
     """
     check_tile_size(core)
     if halo < 0 or halo % STRIDE:
-        raise ConfigError(f"halo {halo} is not a multiple of {STRIDE}; 128 is right for most models")
+        raise ConfigError(f"halo {halo} is not a multiple of {STRIDE}; 192 is right for most models")
     rows, columns = -(-shape[0] // core), -(-shape[1] // core)
     whole = Rect(0, 0, *shape)
     tiles = []

@@ -26,7 +26,7 @@ def plan(
         float | None, typer.Option(help="Microns per pixel of the slide, if it does not say.")
     ] = None,
     roi: Annotated[Path | None, typer.Option(help="GeoJSON file of annotations from QuPath.")] = None,
-    tile_size: Annotated[int, typer.Option(help="Side of a tile in pixels at the model's scale.")] = 1024,
+    tile_size: Annotated[int, typer.Option(help="Side of a tile in pixels at the model's scale.")] = 1536,
     no_bounds: Annotated[
         bool,
         typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS)."),

@@ -45,7 +45,7 @@ def segment(
     ] = "auto",
     tile_size: Annotated[
         int, typer.Option(help="Side of a tile in pixels at the model's scale; a multiple of 64.")
-    ] = 1024,
+    ] = 1536,
     threshold: Annotated[
         float | None, typer.Option(help="Foreground probability, 0 to 1, instead of the model's own.")
     ] = None,

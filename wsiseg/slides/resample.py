@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from wsiseg.geometry import Rect
 from wsiseg.slides.slide import Slide, level_shape
@@ -112,11 +113,12 @@ def keys_cubic(t: NDArray[np.float64]) -> NDArray[np.float64]:
 def weighted(
     pixels: NDArray[np.uint8] | NDArray[np.float32], index: NDArray[np.int64], weights: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Sums of rows `index` (N, K) of (M, ...) pixels, tap by tap: (N, ...) float32."""
-    total = np.zeros((len(index), *pixels.shape[1:]), np.float32)
-    for k in range(index.shape[1]):
-        total += pixels[index[:, k]] * weights[:, k].reshape(-1, *[1] * (pixels.ndim - 1))
-    return total
+    """Sums of rows `index` (N, K) of (M, ...) pixels, in the order of the taps: (N, ...) float32."""
+    count, taken = index.shape
+    ends = np.arange(0, count * taken + 1, taken)
+    matrix = csr_array((weights.ravel(), index.ravel(), ends), shape=(count, len(pixels)))
+    sums: NDArray[np.float32] = matrix @ pixels.reshape(len(pixels), -1).astype(np.float32)
+    return sums.reshape(count, *pixels.shape[1:])
 
 
 def thumbnail(slide: Slide, slide_mpp: float, *, mpp: float = 8.0) -> tuple[NDArray[np.uint8], float]:
