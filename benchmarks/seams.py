@@ -104,7 +104,8 @@ def shifted(options: argparse.Namespace, size: int) -> float:
     """F1 between the region as a slide of its own, and with more of the slide before it, so that cores lie elsewhere."""
     ref = SlideRef(str(options.slide))
     slide = open_slide(ref)
-    mpp = resolve_mpp(slide, ref)
+    # A whole number of the model's pixels to one of the slide's, so that the shift moves tiles and nothing else.
+    mpp = 0.25 * max(1, round(resolve_mpp(slide, ref) / 0.25))
     x, y, width, height = map(int, options.region.split(","))
     step = round(options.shift * 0.25 / mpp)
     found = []
