@@ -61,3 +61,10 @@ def test_splits_are_read_and_named(folder):
     assert read_split(folder, "train") == ("a",)
     with pytest.raises(DataError, match="choose one of train, test"):
         read_split(folder, "val")
+
+
+def test_all_is_every_image_and_needs_no_split(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("b", "a"):
+        (tmp_path / "images" / f"{name}.png").touch()
+    assert read_split(tmp_path, "all") == ("a", "b")

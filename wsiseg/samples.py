@@ -36,13 +36,15 @@ class Sample:
 
 
 def read_split(folder: Path, split: str) -> tuple[str, ...]:
-    """Names of the images in one part of `folder/split.json`.
+    """Names of the images in one part of `folder/split.json`; "all", which needs no such file, is every image.
 
     Raises
     ------
     DataError
         If there is no such file or no such part; the parts that exist are named.
     """
+    if split == "all":
+        return tuple(sorted(path.stem for path in (folder / "images").glob("*.png")))
     path = folder / "split.json"
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
