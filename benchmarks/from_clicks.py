@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
+from slide_files import write_tiff
 
 from wsiseg.geometry import Rect
 from wsiseg.samples import Sample, read_samples, read_split
@@ -82,15 +82,7 @@ def write_slide(path: Path, samples: list[Sample]) -> None:
     for number, sample in enumerate(samples):
         y, x = place(number, side)
         picture[y : y + side, x : x + side] = sample.image
-    tifffile.imwrite(
-        path,
-        picture,
-        tile=(256, 256),
-        photometric="rgb",
-        compression="deflate",
-        resolution=(1e4 / MPP, 1e4 / MPP),
-        resolutionunit="CENTIMETER",
-    )
+    write_tiff(path, picture, MPP)
 
 
 def place(number: int, side: int) -> tuple[int, int]:

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import shapely
-import tifffile
 from numpy.typing import NDArray
+from slide_files import write_tiff
 
 import wsiseg
 from wsiseg.geometry import Rect
@@ -113,26 +113,13 @@ def shifted(options: argparse.Namespace, size: int) -> float:
         for before in (0, step):
             rect = Rect(y - before, x - before, y + height, x + width)
             path = Path(folder) / f"{before}.tif"
-            write(path, slide.read(rect, 0), mpp)
+            write_tiff(path, slide.read(rect, 0), mpp)
             polygons = as_polygons(wsiseg.segment(path, model=options.model, tile_size=size).nuclei)
             found.append(shapely.transform(polygons, lambda at, by=before: at - by))  # type: ignore[misc]
     slide.close()
     # What lies near the region's own border has tissue beyond it in one slide and none in the other.
     inner = shapely.box(300, 300, width - 300, height - 300)
     return f1_at(*(polygons[shapely.contains(inner, shapely.centroid(polygons))] for polygons in found))
-
-
-def write(path: Path, picture: NDArray[np.uint8], mpp: float) -> None:
-    """A tiled TIFF with a pixel size."""
-    tifffile.imwrite(
-        path,
-        picture,
-        tile=(256, 256),
-        photometric="rgb",
-        compression="deflate",
-        resolution=(1e4 / mpp, 1e4 / mpp),
-        resolutionunit="CENTIMETER",
-    )
 
 
 def mosaic_errors(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -151,7 +138,7 @@ def mosaic_errors(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     rows = [np.concatenate(pictures[i : i + 2], axis=1) for i in (0, 2)]
     errors = {}
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "mosaic.tif", np.concatenate(rows), 0.25)
+        write_tiff(Path(folder) / "mosaic.tif", np.concatenate(rows), 0.25)
         for size in options.tile_size[:2]:
             result = wsiseg.segment(Path(folder) / "mosaic.tif", model=options.model, tile_size=size)
             errors[str(size)] = densities(as_polygons(result.nuclei), truth, size, side)

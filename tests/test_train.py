@@ -6,7 +6,8 @@ import torch
 
 from wsiseg.augment import Augmentation
 from wsiseg.errors import ConfigError
-from wsiseg.recipes import spn_ien
+from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
+from wsiseg.recipes import _point_targets, spn_ien
 from wsiseg.samples import Sample
 from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.train import train
@@ -63,7 +64,7 @@ def test_it_learns_dark_discs(images, tmp_path):
     plain = Augmentation(zoom=(0.9, 1.1), deposits=0, debris=0, blur=0, sharpen=0, noise=0, no_eosin=0)
     networks = train(stage, images, tmp_path, augmentation=plain)
     sample = images[0].sample
-    probability = spn_ien.semantic_probability(networks["spn"], sample.image)
+    probability = _point_targets.semantic_probability(networks["spn"], sample.image)
     at = np.floor(sample.points).astype(int)
     assert probability[at[:, 0], at[:, 1]].mean() > 0.6
     assert probability[8, ::7].mean() < 0.4
@@ -112,11 +113,11 @@ def test_refreshed_labels_are_what_the_points_confirm(images):
 
     sample = images[0].sample
     clicked = replace(sample, points=sample.points[1:])
-    labels = spn_ien.refreshed_targets(0.5, clicked, {}, {"spn_first": Dark()})
+    labels = _point_targets.refreshed_targets(0.5, clicked, {}, {"spn_first": Dark()})
     y, x = np.floor(sample.points).astype(int).T
-    assert (labels[0, y[1:], x[1:]] == spn_ien.NUCLEUS).all()
-    assert labels[0, y[0], x[0]] == spn_ien.BACKGROUND
-    assert (labels[0, 8, ::7] == spn_ien.BACKGROUND).all()
+    assert (labels[0, y[1:], x[1:]] == NUCLEUS).all()
+    assert labels[0, y[0], x[0]] == BACKGROUND
+    assert (labels[0, 8, ::7] == BACKGROUND).all()
 
 
 def test_the_self_supervised_start_is_where_the_networks_start(images, tmp_path):

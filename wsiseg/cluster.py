@@ -12,13 +12,13 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from torch import Tensor
+
+from wsiseg.plane import Plane, alike, blocks, padded
 
 BLOCK = 64
 """Side of a block in plan pixels."""
@@ -37,9 +37,6 @@ FINE = (1, 2)
 
 SLACK = 0.75
 """How far a mode may move in the last shifts before the points near it are looked up again, embedding units."""
-
-AT_ONCE = 1 << 18
-"""Pairs of seed and point that are looked at together: on a CPU they should stay near the processor."""
 
 FAR = 1e4
 """Where points are put that only fill up a block: under nobody's kernel."""
@@ -140,10 +137,10 @@ def _modes(
     Each block with its seeds and the points around it is a small dense problem; many are solved at once. Two
     thirds of the seeds that still move do so after one more shift, so after a few the rest is sorted anew.
     """
-    corners, of_seed = _blocks(seeds, block)
+    corners, of_seed = blocks(seeds, block)
     low = corners * block
     reach = bandwidth + MAX_DRIFT
-    of_point, point = _Plane(points, block).inside(low - reach, low + block + reach)
+    of_point, point = Plane(points, block).inside(low - reach, low + block + reach)
     n_points = torch.bincount(of_point, minlength=len(corners))
     base = points.new_zeros(len(corners), points.shape[1])
     base[:, :2] = low
@@ -152,10 +149,10 @@ def _modes(
     for _ in range(ROUNDS):
         n_moving = torch.bincount(of_seed[moving], minlength=len(corners))
         still = []
-        for some in _alike(n_moving, n_points):
-            place, there = _padded(n_moving, some)
+        for some in alike(n_moving, n_points):
+            place, there = padded(n_moving, some)
             mine = moving[place]
-            place, real = _padded(n_points, some)
+            place, real = padded(n_points, some)
             near = points[point[place]] - base[some][:, None]
             ends, heavy, moves = _shift(here[mine], near, weights[point[place]] * real, bandwidth)
             here[mine[there]], mass[mine[there]] = ends[there], heavy[there]
@@ -176,15 +173,15 @@ def _among_all(
     mass = here.new_zeros(len(here))
     moving = torch.arange(len(here), device=here.device)
     reach = bandwidth + SLACK
-    plane = _Plane(points, reach / 2)
+    plane = Plane(points, reach / 2)
     for _ in range(ROUNDS):
         base = here[moving].clone()
         base[:, 2:] = 0
         owner, point = plane.inside(base[:, :2] - reach, base[:, :2] + reach)
         n_points = torch.bincount(owner, minlength=len(moving))
         still = []
-        for some in _alike(torch.ones_like(n_points), n_points):
-            place, real = _padded(n_points, some)
+        for some in alike(torch.ones_like(n_points), n_points):
+            place, real = padded(n_points, some)
             near = points[point[place]] - base[some][:, None]
             weight = weights[point[place]] * real
             mine = moving[some]
@@ -196,71 +193,6 @@ def _among_all(
         if not len(moving):
             break
     return here, mass
-
-
-def _blocks(embedded: Tensor, block: float) -> tuple[Tensor, Tensor]:
-    """(B, 2) int corners, in blocks, of those that hold some of `embedded`, in reading order; (N,) which one each is in."""
-    cell = (embedded[:, :2] / block).floor().long()
-    low = cell.min(0).values
-    width = int((cell[:, 1] - low[1]).max()) + 1
-    keys, which = ((cell[:, 0] - low[0]) * width + cell[:, 1] - low[1]).unique(return_inverse=True)
-    return torch.stack([keys // width, keys % width], dim=1) + low, which
-
-
-class _Plane:
-    """Points sorted into cells of the plane, so that those in a box are found at once."""
-
-    def __init__(self, points: Tensor, cell: float) -> None:
-        at = (points[:, :2] / cell).floor().long()
-        self.cell, self.low, self.high = cell, at.min(0).values, at.max(0).values
-        self.width = int(self.high[1] - self.low[1]) + 1
-        key = (at[:, 0] - self.low[0]) * self.width + at[:, 1] - self.low[1]
-        self.key, self.order = key.sort(stable=True)
-        self.where = points[self.order, :2]
-
-    def inside(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """(K,) boxes in ascending order and (K,) points, of every pair of a point and a box (low, high) that holds it.
-
-        Of each row of cells a box needs one run.
-        """
-        first, last = ((side / self.cell).floor().long().clamp(self.low, self.high) for side in (low, high))
-        most = int((last[:, 0] - first[:, 0]).max()) + 1
-        row = first[:, :1] + torch.arange(most, device=low.device)
-        start = (row - self.low[0]) * self.width - self.low[1]
-        begin = torch.searchsorted(self.key, (start + first[:, 1:]).flatten())
-        end = torch.searchsorted(self.key, (start + last[:, 1:]).flatten(), right=True)
-        count = torch.where((row <= last[:, :1]).flatten(), end - begin, 0)
-        run = torch.arange(len(count), device=low.device).repeat_interleave(count)
-        at = torch.arange(len(run), device=low.device) + (begin - count.cumsum(0) + count)[run]
-        owner, where = run // most, self.where[at]
-        held = ((where >= low[owner]) & (where < high[owner])).all(1)
-        return owner[held], self.order[at[held]]
-
-
-def _alike(n_seeds: Tensor, n_points: Tensor) -> Iterator[Tensor]:
-    """Runs of the blocks that have seeds, with similar numbers of both, each no larger than `AT_ONCE` when padded."""
-    seeds, points = n_seeds.cpu().numpy(), n_points.cpu().numpy()
-    order = np.lexsort((-points, -np.ceil(np.log2(np.maximum(1, seeds)))))
-    run: list[int] = []
-    largest = (0, 0)
-    for number in order[seeds[order] > 0].tolist():
-        both = (max(largest[0], int(seeds[number])), max(largest[1], int(points[number])))
-        if run and (len(run) + 1) * both[0] * both[1] > AT_ONCE:
-            yield torch.tensor(run, device=n_seeds.device)
-            run, both = [], (int(seeds[number]), int(points[number]))
-        run.append(number)
-        largest = both
-    if run:
-        yield torch.tensor(run, device=n_seeds.device)
-
-
-def _padded(sizes: Tensor, some: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, most) places of the rows of `some` blocks where rows lie block by block, and which of them are real."""
-    size = sizes[some]
-    first = (sizes.cumsum(0) - sizes)[some]
-    place = torch.arange(int(size.max()), device=sizes.device)
-    real = place < size[:, None]
-    return torch.where(real, first[:, None] + place, 0), real
 
 
 def _shift(
@@ -308,9 +240,9 @@ def _merge(modes: Tensor, weights: Tensor, bandwidth: float) -> NDArray[np.float
 def _nearest(pixels: Tensor, modes: NDArray[np.float64], block: float) -> Tensor:
     """Index of the mode nearest to each pixel, (N,) int64."""
     at = torch.from_numpy(modes.astype(np.float32)).to(pixels.device)
-    corners, of_pixel = _blocks(pixels, block)
+    corners, of_pixel = blocks(pixels, block)
     low = corners * block
-    of_mode, mode = _Plane(at, block).inside(low - MAX_DRIFT, low + block + MAX_DRIFT)
+    of_mode, mode = Plane(at, block).inside(low - MAX_DRIFT, low + block + MAX_DRIFT)
     n_modes = torch.bincount(of_mode, minlength=len(corners))
     n_pixels = torch.bincount(of_pixel, minlength=len(corners))
     order = of_pixel.argsort(stable=True)
@@ -318,10 +250,10 @@ def _nearest(pixels: Tensor, modes: NDArray[np.float64], block: float) -> Tensor
     base = pixels.new_zeros(len(corners), pixels.shape[1])
     base[:, :2] = low
     lost = n_modes == 0
-    for some in _alike(n_pixels.masked_fill(lost, 0), n_modes):
-        place, there = _padded(n_pixels, some)
+    for some in alike(n_pixels.masked_fill(lost, 0), n_modes):
+        place, there = padded(n_pixels, some)
         mine = order[place]
-        place, real = _padded(n_modes, some)
+        place, real = padded(n_modes, some)
         around, origin = mode[place], base[some][:, None]
         close = (at[around] - origin).masked_fill_(~real[..., None], FAR)
         # The square of the pixel itself is the same for all modes and is left out.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsiseg import metrics
 from wsiseg.augment import Augmentation, augmented_crop
 from wsiseg.errors import ConfigError
+from wsiseg.learning import Check, Curve, save
 from wsiseg.parallel import Processes
-from wsiseg.samples import Sample
 from wsiseg.stages import HeldOut, Stage, TrainingImage
 
 log = logging.getLogger(__name__)
@@ -97,13 +94,13 @@ def train(
             pixels = [i.sample.image for i in images]
             crops = _batches(pixels, targets, stage, augmentation, seed=(seed, number), processes=processes)
             total = stage.schedule.steps if steps is None else min(steps, stage.schedule.steps)
-            check = None if held_out is None else _Check(stage, held_out, networks, folder, device)
+            check = None if held_out is None else Check(stage, held_out, networks, folder, device)
             network = _fit(
                 stage, network, crops, folder, total, device, (seed, number), check, processes, progress
             )
             processes.wait()
             if processes.first:
-                _save(network.state_dict(), finished)
+                save(network.state_dict(), finished)
                 for left in ("ckpt", "best"):
                     (folder / f"{stage.name}.{left}").unlink(missing_ok=True)
         networks[stage.name] = network.eval()
@@ -124,7 +121,7 @@ def _fit(
     total: int,
     device: str,
     seed: tuple[int, int],
-    check: _Check | None,
+    check: Check | None,
     processes: Processes,
     progress: Callable[[str, int, int, float], None] | None,
 ) -> nn.Module:
@@ -138,7 +135,7 @@ def _fit(
     mean = {n: w.detach().clone() for n, w in network.state_dict().items()}
     checkpoint = folder / f"{stage.name}.ckpt"
     start = _resume(checkpoint, network, optimiser, mean, check, device)
-    saved, curve = time.monotonic(), _Curve(folder / f"{stage.name}.csv", start)
+    saved, curve = time.monotonic(), Curve(folder / f"{stage.name}.csv", start)
     together = processes.wrap(network, device)
     for step, (images, targets) in enumerate(batches(start, total), start):
         for group in optimiser.param_groups:
@@ -164,67 +161,13 @@ def _fit(
         if time.monotonic() - saved > CHECKPOINT_SECONDS and processes.first:
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
             checked = None if check is None else check.state()
-            _save({**state, "mean": mean, "step": step + 1, "check": checked}, checkpoint)
+            save({**state, "mean": mean, "step": step + 1, "check": checked}, checkpoint)
             curve.flush()
             saved = time.monotonic()
     if processes.first:
         curve.flush()
     network.load_state_dict(mean if check is None else check.best(mean))
     return network
-
-
-class _Check:
-    """What a stage is worth on held-out images, as it learns; its best weights lie in `STAGE.best`."""
-
-    def __init__(
-        self, stage: Stage, held_out: HeldOut, networks: Mapping[str, nn.Module], folder: Path, device: str
-    ) -> None:
-        self.stage, self.held_out, self.networks, self.device = stage, held_out, dict(networks), device
-        self.file = folder / f"{stage.name}.best"
-        self.highest, self.since = -1.0, 0
-
-    @property
-    def enough(self) -> bool:
-        """Whether the stage has not become better for too long."""
-        return 0 < self.held_out.patience <= self.since
-
-    def score(self, weights: Mapping[str, Tensor], processes: Processes) -> dict[str, float]:
-        """Point F1, and AJI where there are masks; empty for a stage that finds no nuclei."""
-        if self.stage.nuclei is None:
-            return {}
-        scores: dict[str, float] = {}
-        if processes.first:
-            network = self.stage.network().to(self.device)
-            network.load_state_dict(weights)
-            trained = {**self.networks, self.stage.name: network.eval()}
-            pairs = [(s, self._nuclei(trained, s)) for s in self.held_out.samples]
-            scores["point F1"] = float(np.mean([metrics.point_f1(s.points, f) for s, f in pairs]))
-            masks = [metrics.aji_authors(s.labels, f) for s, f in pairs if s.labels is not None]
-            if masks:
-                scores["AJI (authors)"] = float(np.mean(masks))
-        points = processes.agree(scores.get("point F1", 0.0), self.device)
-        self.since += 1
-        if points > self.highest:
-            self.highest, self.since = points, 0
-            if processes.first:
-                _save(dict(weights), self.file)
-        return scores
-
-    def _nuclei(self, trained: Mapping[str, nn.Module], sample: Sample) -> NDArray[np.int32]:
-        assert self.stage.nuclei is not None
-        found = self.stage.nuclei(trained, sample.image)
-        return found if sample.roi is None else found * sample.roi
-
-    def best(self, last: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The weights of the highest score; the last ones where nothing was scored."""
-        if not self.file.exists():
-            return last
-        weights: Mapping[str, Tensor] = torch.load(self.file, map_location=self.device, weights_only=True)
-        return weights
-
-    def state(self) -> dict[str, float]:
-        """For a checkpoint."""
-        return {"highest": self.highest, "since": self.since}
 
 
 def _average(mean: dict[str, Tensor], network: nn.Module, decay: float) -> None:
@@ -241,7 +184,7 @@ def _resume(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     mean: dict[str, Tensor],
-    check: _Check | None,
+    check: Check | None,
     device: str,
 ) -> int:
     """Load a checkpoint where there is one; the step to go on with."""
@@ -256,12 +199,6 @@ def _resume(
         check.highest, check.since = state["check"]["highest"], int(state["check"]["since"])
     log.info("%s goes on from step %d", path.stem, state["step"])
     return int(state["step"])
-
-
-def _save(state: object, path: Path) -> None:
-    temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
 
 
 def _batches(
@@ -307,37 +244,3 @@ def _batches(
                 yield batch
 
     return run
-
-
-class _Curve:
-    """The learning curve of a stage as CSV: step, mean loss since the row before, and what checks gave."""
-
-    def __init__(self, path: Path, start: int) -> None:
-        self.path, self.recent = path, float("nan")
-        self.losses: list[float] = []
-        self.rows: list[dict[str, str]] = []
-        self.step = start
-        if start and path.exists():
-            with path.open(newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < start]
-
-    def add(self, step: int, loss: float) -> None:
-        self.step = step
-        self.losses.append(loss)
-        if len(self.losses) == 50:
-            self.recent = float(np.mean(self.losses))
-            self.rows.append({"step": str(step), "loss": f"{self.recent:.6f}"})
-            self.losses = []
-
-    def checked(self, scores: Mapping[str, float]) -> None:
-        if scores:
-            self.rows.append({"step": str(self.step), **{n: f"{v:.6f}" for n, v in scores.items()}})
-
-    def flush(self) -> None:
-        temporary = self.path.with_name(self.path.name + ".part")
-        columns = list(dict.fromkeys(["step", "loss", *(name for row in self.rows for name in row)]))
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        os.replace(temporary, self.path)

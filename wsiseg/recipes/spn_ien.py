@@ -29,21 +29,19 @@ from wsiseg.networks.coordinates import (
     bounded_offsets,
     coordinate_channels,
 )
-from wsiseg.networks.forward import pad_to_stride, run, to_tensor, turned, turned_back
+from wsiseg.networks.forward import pad_to_stride, run, to_tensor
 from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
-from wsiseg.pseudo_labels import (
-    BACKGROUND,
-    NUCLEUS,
-    UNLABELLED,
-    cluster_labels,
-    instance_labels,
-    voronoi_labels,
-)
+from wsiseg.pseudo_labels import BACKGROUND
 from wsiseg.recipes import _self_supervised
 from wsiseg.recipes._patches import embed_mosaic, paste
-from wsiseg.samples import Sample
-from wsiseg.stages import Networks, Options, Schedule, Stage, Targets
+from wsiseg.recipes._point_targets import (
+    instance_targets,
+    refreshed_targets,
+    semantic_probability,
+    semantic_targets,
+)
+from wsiseg.stages import Networks, Schedule, Stage, Targets
 
 LABELS_NEEDED = "points"
 CLASS_NAMES = ("Nucleus",)
@@ -114,7 +112,10 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
     With `refresh` there are two SPN: the first is only the teacher of the second. Where training starts from a
     trained model, that model's SPN is the teacher.
     """
-    *before, spn, ien = taught_by(settings, semantic_targets, partial(instance_targets, settings))
+    background = None if settings.coordinates == "output" else settings.background
+    *before, spn, ien = taught_by(
+        settings, semantic_targets, partial(instance_targets, settings.foreground, background)
+    )
     if settings.refresh is None:
         return *before, spn, ien
     refreshed = partial(refreshed_targets, settings.refresh)
@@ -158,84 +159,10 @@ def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tupl
     )
 
 
-def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[np.int8]:
-    """(2, H, W) int8: the cluster and the Voronoi labels of one image.
-
-    Where every nucleus is clicked and no point is, all is background.
-    """
-    shape = sample.image.shape[:2]
-    if not len(sample.points):
-        empty = np.full((2, *shape), BACKGROUND, np.int8)
-        return empty if sample.roi is None else empty * sample.roi
-    labels = np.stack(
-        [
-            cluster_labels(
-                sample.image,
-                sample.points,
-                colour_weight=options.get("colour_weight", 0.2),
-                patch=int(options.get("patch", 60)),
-                max_distance=options.get("max_distance", 20.0),
-                margin=options.get("margin", 0.0),
-                sigma=options.get("sigma"),
-                roi=sample.roi,
-            ),
-            voronoi_labels(sample.points, (shape[0], shape[1])),
-        ]
-    )
-    return labels if sample.roi is None else labels * sample.roi
-
-
-REFRESH_MARGIN = 0.1
-"""Probabilities this near to the refreshed threshold teach nothing: there the first network was unsure."""
-
-
-def refreshed_targets(threshold: float, sample: Sample, _: Options, trained: Networks) -> NDArray[np.int8]:
-    """(2, H, W) int8: labels from what the first SPN sees and the points confirm, and the Voronoi labels.
-
-    The first network has seen all images and so outlines a nucleus better than its own labels did, but it
-    also finds what nobody clicked: that becomes background. Its probability is averaged over flips and
-    turns of the image.
-    """
-    shape = sample.image.shape[:2]
-    if not len(sample.points):
-        return semantic_targets(sample, {}, trained)
-    seen = [
-        turned_back(semantic_probability(trained["spn_first"], turned(sample.image, turn)), turn)
-        for turn in range(8)
-    ]
-    probability = np.mean(seen, axis=0)
-    nucleus = instance_labels(probability, sample.points, foreground=threshold) > 0
-    refreshed = np.full(shape, BACKGROUND, np.int8)
-    refreshed[nucleus] = NUCLEUS
-    near = np.abs(probability - threshold) < REFRESH_MARGIN
-    refreshed[near & (nucleus | (probability < threshold))] = UNLABELLED
-    labels = np.stack([refreshed, voronoi_labels(sample.points, (shape[0], shape[1]))])
-    return labels if sample.roi is None else labels * sample.roi
-
-
 def semantic_loss(network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator) -> Tensor:
     """Cross-entropy on the labelled pixels of each label map, averaged over the maps."""
     logits = network(images)[:, 0].float()
     return torch.stack([partial_cross_entropy(logits, labels) for labels in targets.unbind(1)]).mean()
-
-
-def instance_targets(settings: Settings, sample: Sample, _: Options, trained: Networks) -> NDArray[np.int32]:
-    """(1, H, W) int32: the instances, and in `input` and `patch` form the background as one more."""
-    background = None if settings.coordinates == "output" else settings.background
-    labels = instance_labels(
-        semantic_probability(trained["spn"], sample.image),
-        sample.points,
-        foreground=settings.foreground,
-        background=background,
-    )
-    return (labels if sample.roi is None else labels * sample.roi)[None]
-
-
-def semantic_probability(network: nn.Module, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(H, W) probability of a nucleus for a whole image of any size, mirrored at its borders."""
-    padded, inside = pad_to_stride(image, margin=64)
-    probability = run(network, to_tensor(padded[None]))[0, 0].sigmoid().cpu().numpy()
-    return np.ascontiguousarray(probability[inside])
 
 
 def proposed_nuclei(

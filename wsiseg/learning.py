@@ -1,0 +1,116 @@
+"""How far a stage has come: its learning curve, and what it is worth on held-out images."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsiseg import metrics
+from wsiseg.parallel import Processes
+from wsiseg.samples import Sample
+from wsiseg.stages import HeldOut, Stage
+
+
+class Check:
+    """What a stage is worth on held-out images, as it learns; its best weights lie in `STAGE.best`."""
+
+    def __init__(
+        self, stage: Stage, held_out: HeldOut, networks: Mapping[str, nn.Module], folder: Path, device: str
+    ) -> None:
+        self.stage, self.held_out, self.networks, self.device = stage, held_out, dict(networks), device
+        self.file = folder / f"{stage.name}.best"
+        self.highest, self.since = -1.0, 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether the stage has not become better for too long."""
+        return 0 < self.held_out.patience <= self.since
+
+    def score(self, weights: Mapping[str, Tensor], processes: Processes) -> dict[str, float]:
+        """Point F1, and AJI where there are masks; empty for a stage that finds no nuclei."""
+        if self.stage.nuclei is None:
+            return {}
+        scores: dict[str, float] = {}
+        if processes.first:
+            network = self.stage.network().to(self.device)
+            network.load_state_dict(weights)
+            trained = {**self.networks, self.stage.name: network.eval()}
+            pairs = [(s, self._nuclei(trained, s)) for s in self.held_out.samples]
+            scores["point F1"] = float(np.mean([metrics.point_f1(s.points, f) for s, f in pairs]))
+            masks = [metrics.aji_authors(s.labels, f) for s, f in pairs if s.labels is not None]
+            if masks:
+                scores["AJI (authors)"] = float(np.mean(masks))
+        points = processes.agree(scores.get("point F1", 0.0), self.device)
+        self.since += 1
+        if points > self.highest:
+            self.highest, self.since = points, 0
+            if processes.first:
+                save(dict(weights), self.file)
+        return scores
+
+    def _nuclei(self, trained: Mapping[str, nn.Module], sample: Sample) -> NDArray[np.int32]:
+        assert self.stage.nuclei is not None
+        found = self.stage.nuclei(trained, sample.image)
+        return found if sample.roi is None else found * sample.roi
+
+    def best(self, last: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights of the highest score; the last ones where nothing was scored."""
+        if not self.file.exists():
+            return last
+        weights: Mapping[str, Tensor] = torch.load(self.file, map_location=self.device, weights_only=True)
+        return weights
+
+    def state(self) -> dict[str, float]:
+        """For a checkpoint."""
+        return {"highest": self.highest, "since": self.since}
+
+
+class Curve:
+    """The learning curve of a stage as CSV: step, mean loss since the row before, and what checks gave."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self.path, self.recent = path, float("nan")
+        self.losses: list[float] = []
+        self.rows: list[dict[str, str]] = []
+        self.step = start
+        if start and path.exists():
+            with path.open(newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < start]
+
+    def add(self, step: int, loss: float) -> None:
+        """The loss of a step."""
+        self.step = step
+        self.losses.append(loss)
+        if len(self.losses) == 50:
+            self.recent = float(np.mean(self.losses))
+            self.rows.append({"step": str(step), "loss": f"{self.recent:.6f}"})
+            self.losses = []
+
+    def checked(self, scores: Mapping[str, float]) -> None:
+        """What a check gave after the last step."""
+        if scores:
+            self.rows.append({"step": str(self.step), **{n: f"{v:.6f}" for n, v in scores.items()}})
+
+    def flush(self) -> None:
+        """Write the file; it appears complete."""
+        temporary = self.path.with_name(self.path.name + ".part")
+        columns = list(dict.fromkeys(["step", "loss", *(name for row in self.rows for name in row)]))
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(temporary, self.path)
+
+
+def save(state: object, path: Path) -> None:
+    """Write weights or a checkpoint with `torch.save`; it appears complete."""
+    temporary = path.with_name(path.name + ".part")
+    torch.save(state, temporary)
+    os.replace(temporary, path)

@@ -1,0 +1,93 @@
+"""What points teach the networks of SPN + IEN: semantic labels, refreshed ones, and instances."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from wsiseg.networks.forward import pad_to_stride, run, to_tensor, turned, turned_back
+from wsiseg.pseudo_labels import (
+    BACKGROUND,
+    NUCLEUS,
+    UNLABELLED,
+    cluster_labels,
+    instance_labels,
+    voronoi_labels,
+)
+from wsiseg.samples import Sample
+from wsiseg.stages import Networks, Options
+
+REFRESH_MARGIN = 0.1
+"""Probabilities this near to the refreshed threshold teach nothing: there the first network was unsure."""
+
+
+def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[np.int8]:
+    """(2, H, W) int8: the cluster and the Voronoi labels of one image.
+
+    Where every nucleus is clicked and no point is, all is background.
+    """
+    shape = sample.image.shape[:2]
+    if not len(sample.points):
+        empty = np.full((2, *shape), BACKGROUND, np.int8)
+        return empty if sample.roi is None else empty * sample.roi
+    labels = np.stack(
+        [
+            cluster_labels(
+                sample.image,
+                sample.points,
+                colour_weight=options.get("colour_weight", 0.2),
+                patch=int(options.get("patch", 60)),
+                max_distance=options.get("max_distance", 20.0),
+                margin=options.get("margin", 0.0),
+                sigma=options.get("sigma"),
+                roi=sample.roi,
+            ),
+            voronoi_labels(sample.points, (shape[0], shape[1])),
+        ]
+    )
+    return labels if sample.roi is None else labels * sample.roi
+
+
+def refreshed_targets(threshold: float, sample: Sample, _: Options, trained: Networks) -> NDArray[np.int8]:
+    """(2, H, W) int8: labels from what the first SPN sees and the points confirm, and the Voronoi labels.
+
+    The first network has seen all images and so outlines a nucleus better than its own labels did, but it
+    also finds what nobody clicked: that becomes background. Its probability is averaged over flips and
+    turns of the image.
+    """
+    shape = sample.image.shape[:2]
+    if not len(sample.points):
+        return semantic_targets(sample, {}, trained)
+    seen = [
+        turned_back(semantic_probability(trained["spn_first"], turned(sample.image, turn)), turn)
+        for turn in range(8)
+    ]
+    probability = np.mean(seen, axis=0)
+    nucleus = instance_labels(probability, sample.points, foreground=threshold) > 0
+    refreshed = np.full(shape, BACKGROUND, np.int8)
+    refreshed[nucleus] = NUCLEUS
+    near = np.abs(probability - threshold) < REFRESH_MARGIN
+    refreshed[near & (nucleus | (probability < threshold))] = UNLABELLED
+    labels = np.stack([refreshed, voronoi_labels(sample.points, (shape[0], shape[1]))])
+    return labels if sample.roi is None else labels * sample.roi
+
+
+def instance_targets(
+    foreground: float, background: float | None, sample: Sample, _: Options, trained: Networks
+) -> NDArray[np.int32]:
+    """(1, H, W) int32: the instances, and the background as one more where `background` is a number."""
+    labels = instance_labels(
+        semantic_probability(trained["spn"], sample.image),
+        sample.points,
+        foreground=foreground,
+        background=background,
+    )
+    return (labels if sample.roi is None else labels * sample.roi)[None]
+
+
+def semantic_probability(network: nn.Module, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W) probability of a nucleus for a whole image of any size, mirrored at its borders."""
+    padded, inside = pad_to_stride(image, margin=64)
+    probability = run(network, to_tensor(padded[None]))[0, 0].sigmoid().cpu().numpy()
+    return np.ascontiguousarray(probability[inside])
