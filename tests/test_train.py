@@ -135,6 +135,10 @@ def test_the_self_supervised_start_is_where_the_networks_start(images, tmp_path)
     )
     after = train((stages[0], spn), images, tmp_path, augmentation=Augmentation())
     assert torch.equal(after["spn"].state_dict()["layer1.0.conv1.weight"], start)
+    # From a trained model the encoder is that model's, and nothing is taught anew.
+    again = train(stages[:1], images, tmp_path / "again", augmentation=Augmentation(), start=after)
+    assert torch.equal(again["encoder"].state_dict()["layer1.0.conv1.weight"], start)
+    assert not (tmp_path / "again" / "encoder.csv").exists()
 
 
 def held_out(images, **options):

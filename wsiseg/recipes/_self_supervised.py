@@ -48,9 +48,12 @@ class RankingNetwork(ResNetEncoder):
 
 
 def stage(depth: int, width: float, schedule: Schedule) -> Stage:
-    """The stage that teaches an encoder; others start from it by `init=NAME`."""
+    """The stage that teaches an encoder; others start from it by `init=NAME`.
+
+    Where training starts from a trained model, that model's encoder is taken instead.
+    """
     network: Callable[[], nn.Module] = partial(RankingNetwork, depth=depth, width=width)
-    return Stage(NAME, network, no_targets, ranking_loss, schedule)
+    return Stage(NAME, network, no_targets, ranking_loss, schedule, given_by="spn")
 
 
 def no_targets(sample: Sample, _: Options, __: Networks) -> NDArray[np.int8]:
