@@ -10,11 +10,11 @@ WORKERS = 2
 BASE = 600e6
 """Bytes of a process with torch and a model in it."""
 
-BYTES_PER_PIXEL = 330
+BYTES_PER_PIXEL = 420
 """Bytes at the peak per pixel of a tile with its halo: activations of the networks, maps, the tile."""
 
-CORE_SECONDS_PER_MEGAPIXEL = 2.3
-"""Seconds of one processor core per million pixels of tiles with their halos: 2.2 to 2.6 on the colon slide."""
+CORE_SECONDS_PER_MEGAPIXEL = 1.0
+"""Seconds of one processor core per million pixels of tiles with their halos: 0.9 to 1.1 on the colon slide."""
 
 
 def estimate(plan: TilePlan, *, cores: int) -> tuple[float, float]:
