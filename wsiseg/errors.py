@@ -68,3 +68,12 @@ class ContractError(InputError):
 
 class TaskError(WsisegError):
     """A task of a running job failed; the text names the tile and the cause."""
+
+
+def brief(error: BaseException) -> str:
+    r"""An error's kind and the first line of what it says.
+
+    >>> brief(ValueError("no such tile\nand more"))
+    'ValueError: no such tile'
+    """
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

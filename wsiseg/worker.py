@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg import measure, nuclei, polygons, predict
-from wsiseg.errors import ConfigError, InputError, TaskError
+from wsiseg.errors import ConfigError, InputError, TaskError, brief
 from wsiseg.geometry import Rect
 from wsiseg.maps import Maps
 from wsiseg.models import ModelCard, ModelRef
@@ -133,10 +133,9 @@ def segment_batch(job: Job, tiles: tuple[Tile, ...]) -> NucleusTable:
     except TaskError as error:
         raise TaskError(f"{job.slide.path}: {error}") from error
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
         raise TaskError(
             f"{job.slide.path}: tiles {tiles[0].index} to {tiles[-1].index}, from (y, x) = "
-            f"({tiles[0].core.y0}, {tiles[0].core.x0}) of the plan: {type(error).__name__}: {first}"
+            f"({tiles[0].core.y0}, {tiles[0].core.x0}) of the plan: {brief(error)}"
         ) from error
 
 
@@ -190,10 +189,9 @@ def read_tile(view: PlanView, tile: Tile) -> NDArray[np.uint8]:
     try:
         return view.read(tile.outer)
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0]
         raise TaskError(
             f"tile {tile.index}, from (y, x) = ({tile.core.y0}, {tile.core.x0}) of the plan, cannot be read: "
-            f"{type(error).__name__}: {first}"
+            f"{brief(error)}"
         ) from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 
-from wsiseg.errors import TaskError, WsisegError
+from wsiseg.errors import TaskError, WsisegError, brief
 from wsiseg.execute import R, T
 
 PATIENCE = 30.0
@@ -78,5 +78,4 @@ def take(future: Future[R], pending: dict[Future[R], int], lost: type[Exception]
                 f"task {index}: its worker died each time it was tried, most likely out of memory; "
                 "use fewer --workers or a smaller --tile-size"
             ) from error
-        first = (str(error).splitlines() or [""])[0]
-        raise TaskError(f"task {index} failed with {type(error).__name__}: {first}") from error
+        raise TaskError(f"task {index} failed with {brief(error)}") from error
