@@ -3,10 +3,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from sklearn.cluster import MeanShift
 from sklearn.metrics import adjusted_rand_score
 
+from wsiseg import compiled, loops
 from wsiseg.cluster import cluster_anchored, cluster_free
 from wsiseg.instances import instances, without_background
 
@@ -54,6 +56,24 @@ def test_with_every_pixel_a_point_and_a_seed_only_blocks_are_left_to_differ():
     reference = MeanShift(bandwidth=1.5).fit(embedded).labels_
     found = cluster_anchored(offsets, mask, origin=(0, 0), scale=SCALE, cell=(1, 1))
     assert adjusted_rand_score(reference, found[mask]) >= 0.995
+
+
+@pytest.mark.parametrize("noise", [0.12, 0.4])
+def test_compiled_loops_and_batches_on_a_gpu_find_the_same(monkeypatch, noise):
+    labels, offsets = drawn(256, 90, noise=noise)
+    mask = labels > 0
+    compiled_loops = anchored(offsets, mask, (640, 64))
+    monkeypatch.setattr(compiled, "AVAILABLE", False)
+    batched = anchored(offsets, mask, (640, 64))
+    assert adjusted_rand_score(compiled_loops[mask], batched[mask]) >= 0.995
+
+
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.just(3)), elements=st.floats(-9, 9, width=32)))
+def test_every_pixel_goes_to_the_nearest_mode(modes):
+    pixels = np.random.default_rng(0).uniform(-12, 12, (60, 3)).astype(np.float32)
+    distances = np.linalg.norm(pixels[:, None].astype(float) - modes, axis=2)
+    chosen = distances[np.arange(60), loops.nearest(pixels, modes, 1.0)]
+    np.testing.assert_allclose(chosen, distances.min(axis=1), rtol=1e-5)
 
 
 def test_it_finds_the_nuclei_that_were_drawn():

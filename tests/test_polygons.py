@@ -8,6 +8,7 @@ from scipy.ndimage import binary_fill_holes
 from skimage.draw import polygon2mask
 from skimage.measure import label
 
+from wsiseg import polygons
 from wsiseg.polygons import exterior_rings, from_shapely, to_shapely, trace
 
 
@@ -88,3 +89,14 @@ def test_shapely_and_back():
     again, same = from_shapely(to_shapely(vertices, offsets))
     np.testing.assert_array_equal(offsets, same)
     np.testing.assert_allclose(vertices, again)
+
+
+def test_an_outline_that_simplifying_would_lose_is_simplified_with_more_care(monkeypatch):
+    monkeypatch.setattr(polygons, "TOLERANCE", 2.0)
+    pieces = label(np.random.default_rng(0).random((48, 48)) < 0.62, connectivity=1)
+    rings = to_shapely(*exterior_rings(pieces, int(pieces.max())))
+    careless = shapely.simplify(rings, 2.0, preserve_topology=False)
+    assert shapely.is_empty(careless).any()
+    outlines = to_shapely(*trace(pieces))
+    assert shapely.is_valid(outlines).all()
+    assert shapely.area(outlines).min() >= 1

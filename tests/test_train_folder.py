@@ -26,7 +26,18 @@ ien = { crops = 4, batch = 2, size = 64 }
 [augmentation]
 zoom = [0.9, 1.1]
 """
-ABSENT = ("pydantic", "typer", "rich", "zarr", "dask", "shapely", "openslide", "safetensors", "geojson")
+ABSENT = (
+    "pydantic",
+    "typer",
+    "rich",
+    "zarr",
+    "dask",
+    "shapely",
+    "openslide",
+    "safetensors",
+    "geojson",
+    "numba",
+)
 
 
 @pytest.fixture

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label as label_pieces
 
+from wsiseg.compiled import compiled
+from wsiseg.label_sums import label_sums
+
 
 def without_background(
     clusters: NDArray[np.int32],
@@ -66,17 +69,29 @@ def instances(clusters: NDArray[np.int32], *, min_area: int) -> NDArray[np.int32
     # Ascending borders, so that the longest is written last; among equals the lower number.
     order = np.lexsort((-pairs[:, 1], borders))
     target[pairs[order, 0]] = pairs[order, 1]
-    return _number(_fill_holes(target[pieces]))
+    return _number(_fill_holes(target[pieces]), np.ones(len(small), bool))
 
 
-def _contacts(pieces: NDArray[np.integer]) -> NDArray[np.integer]:
+@compiled
+def _contacts(pieces: NDArray[np.integer]) -> NDArray[np.int64]:
     """(K, 2) both orders of every pair of neighbouring pixels of different pieces, none of them 0."""
-    pairs = []
-    for first, second in ((pieces[:, :-1], pieces[:, 1:]), (pieces[:-1], pieces[1:])):
-        touch = (first != second) & (first > 0) & (second > 0)
-        pairs.append(np.stack([first[touch], second[touch]], axis=1))
-    both = np.concatenate(pairs)
-    return np.concatenate([both, both[:, ::-1]])
+    height, width = pieces.shape
+    most = 0
+    for fill in range(2):  # the first time they are only counted
+        pairs = np.empty((2 * most, 2), np.int64)
+        most = 0
+        for y in range(height):
+            for x in range(width):
+                one = pieces[y, x]
+                if one == 0:
+                    continue
+                for other in (pieces[y, min(x + 1, width - 1)], pieces[min(y + 1, height - 1), x]):
+                    if other != 0 and other != one:
+                        if fill:
+                            pairs[2 * most, 0], pairs[2 * most, 1] = one, other
+                            pairs[2 * most + 1, 0], pairs[2 * most + 1, 1] = other, one
+                        most += 1
+    return pairs
 
 
 def _counted(pairs: NDArray[np.integer], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -120,15 +135,20 @@ def _fill_holes(labels: NDArray[np.integer]) -> NDArray[np.integer]:
     return target[pieces]
 
 
-def _number(labels: NDArray[np.integer]) -> NDArray[np.int32]:
-    at = np.flatnonzero(labels)[::-1]
-    # Written from the last pixel to the first: what stays is the first.
-    first = np.full(int(labels.max(initial=0)) + 1, labels.size)
-    first[labels.reshape(-1)[at]] = at
-    order = np.argsort(first)[: (first < labels.size).sum()]
-    number = np.zeros(len(first), np.int32)
-    number[order] = np.arange(1, len(order) + 1)
-    return number[labels]
+@compiled
+def _number(labels: NDArray[np.integer], keep: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Those of the labels that are kept, numbered 1.. in reading order of their first pixels."""
+    number, count = np.zeros(len(keep), np.int32), 0
+    numbered = np.zeros(labels.shape, np.int32)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            label = labels[y, x]
+            if label > 0 and keep[label]:
+                if number[label] == 0:
+                    count += 1
+                    number[label] = count
+                numbered[y, x] = number[label]
+    return numbered
 
 
 def likely(labels: NDArray[np.int32], prob: NDArray[np.floating], least: float) -> NDArray[np.int32]:
@@ -138,20 +158,14 @@ def likely(labels: NDArray[np.int32], prob: NDArray[np.floating], least: float) 
     """
     if least <= 0 or not labels.any():
         return labels
-    index = np.flatnonzero(labels)
-    numbers = labels.reshape(-1)[index]
-    keep = np.bincount(numbers, prob[labels > 0].astype(np.float64)) >= least * np.bincount(numbers)
-    keep[0] = False
-    return _number(np.where(keep[labels], labels, 0))
+    sums, sizes = label_sums(prob[None], labels, int(labels.max()))
+    keep = np.concatenate([[False], sums[:, 0] >= least * sizes])
+    return _number(labels, keep)
 
 
 def mean_embeddings(
     embedding: NDArray[np.floating], labels: NDArray[np.integer], count: int
 ) -> NDArray[np.float32]:
     """(count, D) float32 mean of (D, H, W) over the pixels of each label 1..count."""
-    index = np.flatnonzero(labels)
-    numbers = labels.reshape(-1)[index]
-    sizes = np.maximum(1, np.bincount(numbers, minlength=count + 1))[1:]
-    flat = embedding.reshape(len(embedding), -1)
-    sums = [np.bincount(numbers, channel[index].astype(np.float64), count + 1)[1:] for channel in flat]
-    return (np.stack(sums, axis=1) / sizes[:, None]).astype(np.float32)
+    sums, sizes = label_sums(embedding, labels, count)
+    return (sums / np.maximum(1, sizes)[:, None]).astype(np.float32)

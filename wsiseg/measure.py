@@ -6,6 +6,7 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from wsiseg.label_sums import label_sums
 from wsiseg.polygons import to_shapely
 
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
@@ -32,11 +33,8 @@ def centroids(labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.float
 
 def means(values: NDArray[np.floating], labels: NDArray[np.integer], count: int) -> NDArray[np.float32]:
     """(count,) mean of an (H, W) map over each label 1..count."""
-    index = np.flatnonzero(labels)
-    numbers = labels.reshape(-1)[index]
-    area = np.maximum(1, np.bincount(numbers, minlength=count + 1))
-    sums = np.bincount(numbers, values.reshape(-1)[index].astype(np.float64), count + 1)
-    result: NDArray[np.float32] = (sums / area)[1:].astype(np.float32)
+    sums, sizes = label_sums(values[None], labels, count)
+    result: NDArray[np.float32] = (sums[:, 0] / np.maximum(1, sizes)).astype(np.float32)
     return result
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+
+from wsiseg.compiled import compiled
 
 STEPS = np.array([[0, 1], [1, 0], [0, -1], [-1, 0]])
 """(y, x) of the four directions: right, down, left, up; the nucleus lies to the right of the way."""
@@ -44,92 +44,79 @@ def trace(labels: NDArray[np.integer]) -> tuple[NDArray[np.float32], NDArray[np.
 
 
 def exterior_rings(labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(V, 2) corners of the largest exterior ring of labels 1..count, a corner a pixel edge; offsets."""
-    start, direction, owner = cracks(labels)
-    following = next_cracks(start, direction, owner, (labels.shape[0] + 1, labels.shape[1] + 1))
-    order, ends = walk(following)
-    y, x = start[order].T
-    y1, x1 = start[following[order]].T
-    ring = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
-    # Shoelace: exterior rings turn clockwise on the screen, which counts positive with y down.
-    area = np.bincount(ring, (x * y1 - x1 * y) / 2, minlength=len(ends))
-    label = owner[order[ends - 1]]
-    best = np.full(count + 1, -1)
-    by_area = np.argsort(area, kind="stable")
-    best[label[by_area]] = by_area
-    if (best[1:] < 0).any():
-        raise ValueError(f"label {int(np.flatnonzero(best[1:] < 0)[0]) + 1} has no pixel; labels are 1..n")
-    sizes = np.diff(ends, prepend=0)[best[1:]]
-    first = (ends - np.diff(ends, prepend=0))[best[1:]]
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    index = np.repeat(first - offsets[:-1], sizes) + np.arange(offsets[-1])
-    return np.stack([y[index], x[index]], axis=1), offsets
+    """(V, 2) corners of the largest exterior ring of labels 1..count, a corner a pixel edge; offsets.
 
-
-def cracks(
-    labels: NDArray[np.integer],
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Pixel edges between a label and something else: start corner (E, 2), direction (E,) and label (E,)."""
-    padded = np.pad(labels, 1)
-    inner = padded[1:-1, 1:-1]
-    found = []
-    for direction, (neighbour, corner) in enumerate(
-        (
-            (padded[:-2, 1:-1], (0, 0)),
-            (padded[1:-1, 2:], (0, 1)),
-            (padded[2:, 1:-1], (1, 1)),
-            (padded[1:-1, :-2], (1, 0)),
-        )
-    ):
-        y, x = np.nonzero((inner > 0) & (inner != neighbour))
-        at = np.stack([y + corner[0], x + corner[1]], axis=1)
-        found.append((at, np.full(len(y), direction), inner[y, x].astype(np.int64)))
-    starts, directions, owners = zip(*found, strict=True)
-    return np.concatenate(starts), np.concatenate(directions), np.concatenate(owners)
-
-
-def next_cracks(
-    start: NDArray[np.int64],
-    direction: NDArray[np.int64],
-    owner: NDArray[np.int64],
-    shape: tuple[int, int],
-) -> NDArray[np.int64]:
-    """For each edge the one that follows; where two do, the right turn, which keeps pieces 4-connected."""
-    at = np.full(shape[0] * shape[1] * 4, -1, np.int64)
-    at[(start[:, 0] * shape[1] + start[:, 1]) * 4 + direction] = np.arange(len(start))
-    end = start + STEPS[direction]
-    corner = (end[:, 0] * shape[1] + end[:, 1]) * 4
-    following = np.full(len(start), -1, np.int64)
-    for turn in (-1, 0, 1):  # left, straight, right: what is written last counts
-        candidate = at[corner + (direction + turn) % 4]
-        fits = (candidate >= 0) & (owner[candidate] == owner)
-        following[fits] = candidate[fits]
-    return following
-
-
-def walk(following: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Edges in the order of their rings, each from its first edge on, and the end of each ring in that order.
-
-    Every edge learns how far it is from the end of its ring by jumping twice as far each time (Wyllie 1979).
-
-    >>> walk(np.array([2, 3, 0, 4, 1]))
-    (array([0, 2, 1, 3, 4]), array([2, 5]))
+    A ring begins at the first pixel of its piece, in reading order, and turns clockwise on the screen.
     """
-    count = len(following)
-    if not count:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    links = csr_array((np.ones(count, bool), following, np.arange(count + 1)), shape=(count, count))
-    ring = connected_components(links, directed=False)[1]
-    sizes = np.bincount(ring)
-    first = np.full(len(sizes), count)
-    np.minimum.at(first, ring, np.arange(count))
-    is_last = following == first[ring]
-    far = np.where(is_last, 0, 1)
-    ahead = np.where(is_last, np.arange(count), following)
-    for _ in range(int(sizes.max()).bit_length()):
-        far, ahead = far + far[ahead], ahead[ahead]
-    order = np.lexsort((-far, first[ring]))
-    return order, np.cumsum(sizes[np.argsort(first)])
+    padded = np.pad(labels, 1)
+    sizes, starts = _largest_rings(padded, count)
+    if not sizes.all():
+        raise ValueError(f"label {int(np.flatnonzero(sizes == 0)[0]) + 1} has no pixel; labels are 1..n")
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return _corners(padded, starts, offsets), offsets
+
+
+@compiled
+def _turn(padded: NDArray[np.integer], y: int, x: int, direction: int, label: int) -> int:
+    """The direction in which the ring of `label` leaves the corner (y, x) of the padded labels.
+
+    Of the two pixels ahead, the right one decides first: where two pieces touch at a corner, the ring stays with its own.
+    """
+    if direction == 0:
+        right, left = padded[y, x], padded[y - 1, x]
+    elif direction == 1:
+        right, left = padded[y, x - 1], padded[y, x]
+    elif direction == 2:
+        right, left = padded[y - 1, x - 1], padded[y, x - 1]
+    else:
+        right, left = padded[y - 1, x], padded[y - 1, x - 1]
+    if right != label:
+        return (direction + 1) % 4
+    return direction if left != label else (direction + 3) % 4
+
+
+@compiled
+def _largest_rings(padded: NDArray[np.integer], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(count,) edges of the ring of each label that encloses most, and (count, 2) its first corner (y, x)."""
+    sizes, starts = np.zeros(count, np.int64), np.zeros((count, 2), np.int64)
+    areas = np.zeros(count, np.int64)
+    seen = np.zeros(padded.shape, np.bool_)
+    for top in range(1, padded.shape[0] - 1):
+        for left in range(1, padded.shape[1] - 1):
+            label = padded[top, left]
+            if label <= 0 or padded[top - 1, left] == label or seen[top, left]:
+                continue
+            y, x, direction, area, size = top, left, 0, 0, 0
+            while True:
+                if direction == 0:
+                    seen[y, x] = True
+                # Shoelace, one edge: an exterior ring counts positive, a hole's negative.
+                area += x * STEPS[direction, 0] - y * STEPS[direction, 1]
+                size += 1
+                y, x = y + STEPS[direction, 0], x + STEPS[direction, 1]
+                direction = _turn(padded, y, x, direction, label)
+                if y == top and x == left and direction == 0:
+                    break
+            if area > 0 and area >= areas[label - 1]:
+                areas[label - 1], sizes[label - 1] = area, size
+                starts[label - 1, 0], starts[label - 1, 1] = top, left
+    return sizes, starts
+
+
+@compiled
+def _corners(
+    padded: NDArray[np.integer], starts: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(V, 2) corners of the rings that begin at `starts`, in the labels without their padding."""
+    corners = np.empty((offsets[-1], 2), np.int64)
+    for ring in range(len(starts)):
+        y, x, direction = starts[ring, 0], starts[ring, 1], 0
+        label = padded[y, x]
+        for i in range(offsets[ring], offsets[ring + 1]):
+            corners[i, 0], corners[i, 1] = y - 1, x - 1
+            y, x = y + STEPS[direction, 0], x + STEPS[direction, 1]
+            direction = _turn(padded, y, x, direction, label)
+    return corners
 
 
 def simplified(
@@ -143,7 +130,10 @@ def simplified(
     y, x = corners[:, 0], corners[:, 1]
     area = np.bincount(ring, (x * y[after] - x[after] * y) / 2)
     polygons = shapely.polygons(shapely.linearrings(middles[:, ::-1], indices=ring))
-    rough = shapely.simplify(polygons, TOLERANCE, preserve_topology=True)
+    rough = shapely.simplify(polygons, TOLERANCE, preserve_topology=False)
+    # Where a thin outline vanished, or crossed itself and was cut in parts; ten times slower, and needed by next to none.
+    lost = shapely.is_empty(rough) | (shapely.get_type_id(rough) != shapely.GeometryType.POLYGON)
+    rough[lost] = shapely.simplify(polygons[lost], TOLERANCE, preserve_topology=True)
     points, index = shapely.get_coordinates(shapely.get_exterior_ring(rough), return_index=True)
     last = np.flatnonzero(np.diff(index, append=-1))
     points, index = np.delete(points, last, axis=0), np.delete(index, last)

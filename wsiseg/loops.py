@@ -1,0 +1,175 @@
+"""Flat-kernel mean-shift point by point, for the processor.
+
+Points lie in cells of the plane that their first two numbers span, as wide as the kernel: a seed meets those of nine
+cells, row by row, and the work per seed does not grow with the tile.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsiseg.compiled import compiled
+
+Rows = NDArray[np.float32]
+
+STEPS = 75
+"""Shifts of a seed at most: nearly always it rests before the fifteenth."""
+
+
+def mean_shift(
+    pixels: Rows, points: Rows, weights: NDArray[np.float32], *, bandwidth: float, alike: float
+) -> NDArray[np.int64]:
+    """Index of the mode nearest to each pixel.
+
+    Parameters
+    ----------
+    pixels : (N, D)           embeddings
+    points, weights : (P, D), (P,)
+        Means of cells of pixels and their numbers: points and seeds of the first search.
+    alike
+        Modes of the first search within this share of the bandwidth are sought as one among the pixels.
+    """
+    ends, mass = shift(points, weights, points, bandwidth)
+    seeds = separate(ends, mass, alike * bandwidth)
+    modes = separate(*shift(pixels, np.ones(len(pixels), np.float32), seeds, bandwidth), bandwidth)
+    return nearest(pixels, modes, bandwidth / 2)
+
+
+def separate(ends: Rows, mass: NDArray[np.float32], bandwidth: float) -> Rows:
+    """(M, D) modes, heaviest first, none within the bandwidth of an earlier one."""
+    # Rounded, so that two seeds that ended in one place are one mode whatever the last bits are.
+    order = np.lexsort((ends[:, 1].round(2), ends[:, 0].round(2), -mass))
+    sorted_ends = ends[order]
+    return sorted_ends[_first_of_each(sorted_ends, bandwidth)]
+
+
+@compiled
+def _cells(points: Rows, side: float) -> tuple[int, int, int, int, NDArray[np.int64], NDArray[np.int64]]:
+    """First row and column of the cells, their rows and columns, where each begins, and the points cell by cell."""
+    low, high = np.full(2, np.inf), np.full(2, -np.inf)
+    for i in range(len(points)):
+        for axis in range(2):
+            low[axis] = min(low[axis], points[i, axis])
+            high[axis] = max(high[axis], points[i, axis])
+    row0, column0 = math.floor(low[0] / side), math.floor(low[1] / side)
+    rows, columns = math.floor(high[0] / side) - row0 + 1, math.floor(high[1] / side) - column0 + 1
+    begin = np.zeros(rows * columns + 1, np.int64)
+    cell = np.empty(len(points), np.int64)
+    for i in range(len(points)):
+        row, column = math.floor(points[i, 0] / side) - row0, math.floor(points[i, 1] / side) - column0
+        cell[i] = row * columns + column
+        begin[cell[i] + 1] += 1
+    for c in range(rows * columns):
+        begin[c + 1] += begin[c]
+    free, order = begin[:-1].copy(), np.empty(len(points), np.int64)
+    for i in range(len(points)):
+        order[free[cell[i]]] = i
+        free[cell[i]] += 1
+    return row0, column0, rows, columns, begin, order
+
+
+@compiled
+def shift(
+    points: Rows, weights: NDArray[np.float32], seeds: Rows, bandwidth: float
+) -> tuple[Rows, NDArray[np.float32]]:
+    """Where the seeds (S, D) end among the points (P, D), and the weight under the kernel there, (S,)."""
+    row0, column0, rows, columns, begin, order = _cells(points, bandwidth)
+    dims = points.shape[1]
+    # Cell by cell in memory, so that a row of cells is read from end to end.
+    near, weight = np.empty_like(points), np.empty_like(weights)
+    for i in range(len(points)):
+        near[i], weight[i] = points[order[i]], weights[order[i]]
+    ends, mass = seeds.copy(), np.zeros(len(seeds), np.float32)
+    here, way = np.empty(dims, np.float32), np.empty(dims, np.float32)
+    within, rest = np.float32(bandwidth**2), np.float32((1e-3 * bandwidth) ** 2)
+    for s in range(len(seeds)):
+        for d in range(dims):
+            here[d] = seeds[s, d]
+        for _ in range(STEPS):
+            y, x = here[0], here[1]
+            row, column = math.floor(y / bandwidth) - row0, math.floor(x / bandwidth) - column0
+            left, right = max(column - 1, 0), min(column + 1, columns - 1)
+            total = np.float32(0)
+            for d in range(dims):
+                way[d] = 0
+            for r in range(max(row - 1, 0), min(row + 1, rows - 1) + 1):
+                for i in range(begin[r * columns + left], begin[r * columns + right + 1]):
+                    square = (near[i, 0] - y) ** 2 + (near[i, 1] - x) ** 2
+                    # Half of all points are too far in the plane already.
+                    if square <= within:
+                        for d in range(2, dims):
+                            square += (near[i, d] - here[d]) ** 2
+                        if square <= within:
+                            total += weight[i]
+                            for d in range(dims):
+                                way[d] += weight[i] * (near[i, d] - here[d])
+            if total == 0:
+                break
+            mass[s] = total
+            moved = np.float32(0)
+            for d in range(dims):
+                step = way[d] / total
+                moved += step**2
+                here[d] += step
+            if moved <= rest:
+                break
+        ends[s] = here
+    return ends, mass
+
+
+@compiled
+def _first_of_each(modes: Rows, bandwidth: float) -> NDArray[np.bool_]:
+    """(M,) which of the modes have no earlier one, itself kept, within the bandwidth."""
+    row0, column0, rows, columns, begin, order = _cells(modes, bandwidth)
+    keep = np.ones(len(modes), np.bool_)
+    for m in range(len(modes)):
+        if not keep[m]:
+            continue
+        row, column = (
+            math.floor(modes[m, 0] / bandwidth) - row0,
+            math.floor(modes[m, 1] / bandwidth) - column0,
+        )
+        left, right = max(column - 1, 0), min(column + 1, columns - 1)
+        for r in range(max(row - 1, 0), min(row + 1, rows - 1) + 1):
+            for i in order[begin[r * columns + left] : begin[r * columns + right + 1]]:
+                if i > m and keep[i]:
+                    square = np.float32(0)
+                    for d in range(modes.shape[1]):
+                        square += (modes[i, d] - modes[m, d]) ** 2
+                    keep[i] = square > bandwidth**2
+    return keep
+
+
+@compiled
+def nearest(pixels: Rows, modes: Rows, side: float) -> NDArray[np.int64]:
+    """Index of the mode (M, D) nearest to each pixel (N, D); of equal ones, the first.
+
+    Rings of cells of `side` about the pixel are searched until none can hold a nearer one.
+    """
+    row0, column0, rows, columns, begin, order = _cells(modes, side)
+    found = np.empty(len(pixels), np.int64)
+    dims = pixels.shape[1]
+    for p in range(len(pixels)):
+        y, x = pixels[p, 0], pixels[p, 1]
+        row, column = math.floor(y / side) - row0, math.floor(x / side) - column0
+        last = max(row, rows - 1 - row, column, columns - 1 - column)
+        best, which, ring = np.float32(np.inf), -1, 0
+        while ring <= last and (ring <= 1 or ((ring - 1) * side) ** 2 <= best):
+            for r in range(max(row - ring, 0), min(row + ring, rows - 1) + 1):
+                across = 1 if abs(r - row) == ring else 2 * ring
+                for c in range(column - ring, column + ring + 1, across):
+                    if 0 <= c < columns:
+                        for i in range(begin[r * columns + c], begin[r * columns + c + 1]):
+                            m = order[i]
+                            square = (modes[m, 0] - y) ** 2 + (modes[m, 1] - x) ** 2
+                            if square <= best:
+                                for d in range(2, dims):
+                                    square += (modes[m, d] - pixels[p, d]) ** 2
+                                if square < best or (square == best and m < which):
+                                    best, which = square, m
+            ring += 1
+        found[p] = which
+    return found
