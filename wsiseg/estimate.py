@@ -17,6 +17,16 @@ CORE_SECONDS_PER_MEGAPIXEL = 1.0
 """Seconds of one processor core per million pixels of tiles with their halos: 0.9 to 1.1 on the colon slide."""
 
 
+def workers_in(memory: float, *, tile_size: int, halo: int = 192, shared: bool) -> int:
+    """Workers that fit into `memory` bytes, at most; `shared`, where all are threads of one process.
+
+    >>> workers_in(4e9, tile_size=1536, shared=True), workers_in(1e9, tile_size=1536, shared=True)
+    (2, 0)
+    """
+    tile = (tile_size + 2 * halo) ** 2 * BYTES_PER_PIXEL
+    return int((memory - BASE) // tile if shared else memory // (BASE + tile))
+
+
 def estimate(plan: TilePlan, *, cores: int) -> tuple[float, float]:
     """(bytes of memory, seconds) of a run on processors as `segment` begins it.
 

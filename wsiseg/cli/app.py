@@ -9,6 +9,7 @@ import typer
 from wsiseg import __version__
 from wsiseg.cli.benchmark import benchmark
 from wsiseg.cli.check import check
+from wsiseg.cli.cohort import cohort
 from wsiseg.cli.draw import draw
 from wsiseg.cli.evaluate import evaluate
 from wsiseg.cli.export import export
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 for command in (segment, plan, export, check, draw, pseudo_label, train, evaluate, benchmark):
     app.command()(command)
+app.add_typer(cohort, name="cohort")
 
 
 def show_version(asked: bool) -> None:
@@ -52,4 +54,6 @@ def common(
     wsiseg segment slide.svs -o slide.geojson   find the nuclei
 
     wsiseg check slide.geojson                  will QuPath read it whole?
+
+    wsiseg cohort plan slides/ -o results       many slides, on many machines
     """

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol, TypeVar
 
+from wsiseg import granted
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -34,7 +36,8 @@ class Executor(Protocol):
 
 
 def cores() -> int:
-    """Processors that this process may use; no more than OMP_NUM_THREADS, if that is set."""
+    """Processors that this process may use: those it is bound to, that its job was granted, that OMP_NUM_THREADS says."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return min(allowed, int(wanted)) if wanted.isdecimal() and int(wanted) else allowed
+    limits = [granted.processors(), int(wanted) if wanted.isdecimal() and int(wanted) else None]
+    return min([allowed, *(limit for limit in limits if limit)])
