@@ -238,7 +238,7 @@ def test_a_device_that_is_absent(
     ("options", "message"),
     [
         (("--tile-size", 1000), "the nearest are 960 and 1024"),
-        (("--executor", "slurm"), "choose one of dask_local, threads"),
+        (("--executor", "slurm"), "choose one of dask_address, dask_local, dask_slurm, threads"),
         (("--measure", "size"), "choose from shape, stain"),
         (("--batch-size", "many"), "--batch-size many"),
         (("--batch-size", "0"), "--batch-size 0"),

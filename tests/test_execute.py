@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from wsiseg import execute, plugins
-from wsiseg.errors import SlideError, TaskError
+from wsiseg import execute, granted, plugins
+from wsiseg.errors import ConfigError, SlideError, TaskError
 from wsiseg.execute import Executor, threads
+from wsiseg.execute._options import read_options
+from wsiseg.execute._tls import make_certificates, security
 
 
 def square(x: int) -> int:
@@ -47,14 +49,120 @@ def threads_allowed(_: int) -> str | None:
     return os.environ.get("OMP_NUM_THREADS")
 
 
-@pytest.fixture(params=plugins.names(execute), scope="module")
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tls") / "certs"
+    make_certificates(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scheduler(certs: Path) -> Iterator[str]:
+    """Address of a scheduler with two workers that speaks TLS, as a user may run one."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        protocol="tls://",
+        security=security(str(certs)),
+        resources={"GPU": 1},
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(params=["threads", "dask_local", "dask_address"], scope="module")
 def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
-    with plugins.load(execute, request.param).start(workers=2, threads_per_worker=1) as made:
+    """Every backend that needs no cluster; `dask_slurm` has its test in test_cohort_slurm.py."""
+    options = {}
+    if request.param == "dask_address":
+        address, folder = request.getfixturevalue("scheduler"), request.getfixturevalue("certs")
+        options = {"address": address, "certs": str(folder), "resource": "GPU"}
+    with plugins.load(execute, request.param).start(workers=2, threads_per_worker=1, **options) as made:
         yield made
 
 
-def test_both_backends_are_plugins() -> None:
-    assert set(plugins.names(execute)) >= {"threads", "dask_local"}
+def test_backends_are_plugins() -> None:
+    assert plugins.names(execute) == ("dask_address", "dask_local", "dask_slurm", "threads")
+
+
+def test_a_scheduler_speaks_to_nobody_without_its_certificate(scheduler: str, tmp_path: Path) -> None:
+    make_certificates(tmp_path / "others")
+    backend = plugins.load(execute, "dask_address")
+    with pytest.raises(ConfigError, match="no scheduler answers"):
+        backend.start(workers=1, address=scheduler, certs=str(tmp_path / "others")).__enter__()
+    with pytest.raises(ConfigError, match="no scheduler answers"):
+        backend.start(workers=1, address=scheduler.replace("tls", "tcp")).__enter__()
+
+
+def test_certificates_are_their_owners_alone_and_are_not_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "certs"
+    make_certificates(folder)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    with pytest.raises(ConfigError, match="already"):
+        make_certificates(folder)
+    (folder / "key.pem").chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        security(str(folder))
+    with pytest.raises(ConfigError, match="wsiseg cohort certs"):
+        security(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("backend", "options", "told"),
+    [
+        ("threads", {"address": "x"}, "it takes none"),
+        ("dask_local", {"cores": 2}, "it takes none"),
+        ("dask_address", {}, "address"),
+        ("dask_address", {"address": "node:1"}, "tls://host:port"),
+        ("dask_address", {"address": "tls://node:1"}, "--certs"),
+        ("dask_address", {"address": "tcp://127.0.0.1:1", "gpus": 1}, "'gpus' is unknown; it takes address"),
+        ("dask_slurm", {"cores": "four"}, "not of the type int"),
+        ("dask_slurm", {"certs": "/no/such/folder"}, "wsiseg cohort certs"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(backend: str, options: dict[str, object], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        plugins.load(execute, backend).check(options)
+
+
+def test_an_open_scheduler_on_the_network_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    backend = plugins.load(execute, "dask_address")
+    backend.check({"address": "tcp://localhost:8786"})
+    assert not caplog.records
+    backend.check({"address": "tcp://node7:8786"})
+    assert "anyone on the network" in caplog.text
+
+
+def test_the_example_of_a_cluster_is_good(certs: Path) -> None:
+    options = read_options(Path(__file__).parents[1] / "configs" / "slurm.toml")
+    plugins.load(execute, "dask_slurm").check({**options, "certs": str(certs)})
+    with pytest.raises(ConfigError, match="TOML"):
+        read_options(Path(__file__))
+
+
+def test_processors_are_those_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    for name in granted.CPUS:
+        monkeypatch.delenv(name, raising=False)
+    assert execute.cores() == 64
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "8")
+    assert execute.cores() == 8
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert execute.cores() == 2
+
+
+def test_memory_is_the_least_of_what_is_said(tmp_path: Path) -> None:
+    (tmp_path / "max").write_text("max\n")
+    (tmp_path / "limit").write_text(f"{3 << 30}\n")
+    asked = {"SLURM_MEM_PER_NODE": "4096"}
+    assert granted.memory(asked, cgroups=(tmp_path / "max", tmp_path / "none")) == 4 << 30
+    assert granted.memory(asked, cgroups=(tmp_path / "limit",)) == 3 << 30
+    assert granted.memory({}, cgroups=(tmp_path / "max",)) is None
 
 
 def test_every_result_comes_once_with_the_position_of_its_task(executor: Executor) -> None:

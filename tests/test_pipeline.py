@@ -305,7 +305,7 @@ def test_a_threshold_and_a_smallest_area_are_heeded(slide: Path, model: Path) ->
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"executor": "slurm"}, ConfigError, "execute has no 'slurm'.*dask_local, threads"),
+        ({"executor": "slurm"}, ConfigError, "execute has no 'slurm'.*dask_local, dask_slurm, threads"),
         ({"workers": 0}, ConfigError, "workers 0 is not between 1 and"),
         ({"batch_size": 0}, ConfigError, "batch_size 0"),
         ({"threshold": 1.5}, ConfigError, r"threshold 1\.5 is not between 0 and 1"),

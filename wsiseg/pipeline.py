@@ -10,11 +10,12 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from wsiseg import execute, plugins
@@ -54,6 +55,7 @@ def segment_slide(
     use_bounds: bool = True,
     executor: str = "threads",
     workers: int | None = None,
+    executor_options: Mapping[str, Any] | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     tile_size: int = 1536,
@@ -84,6 +86,8 @@ def segment_slide(
         Whether the origin is the corner of the slide's bounds, as it is in QuPath.
     executor, workers
         Plug-in of `wsiseg.execute`, and how many workers it begins; None: what suits the executor.
+    executor_options
+        What that plug-in takes, such as `address` of `dask_address`.
     device
         auto, cpu, cuda or cuda:N.
     batch_size
@@ -125,7 +129,8 @@ def segment_slide(
     files = [Path(output) for output in outputs]
     check_outputs(files, source=Path(slide), overwrite=overwrite)
     check_range("workers", workers, 1, 1024)
-    backend = plugins.load(execute, executor)
+    backend, options = plugins.load(execute, executor), dict(executor_options or {})
+    backend.check(options)
     folder = find_model(model)
     card = describe(folder)
     settings = make_settings(
@@ -152,10 +157,10 @@ def segment_slide(
         mpp=card.mpp,
         own=partial(claim, shape=found.plan.shape, computed=computed_cores(found.plan)),
         settings=settings,
-        threads=max(1, cores() // count),
+        threads=backend.threads(cores(), count, options),
     )
     log.info("%s: %d workers of %d threads each, model %s", executor, count, job.threads, card.name)
-    start = partial(backend.start, workers=count, threads_per_worker=job.threads)
+    start = partial(backend.start, workers=count, threads_per_worker=job.threads, **options)
     decisive = settings_of(job, card, found)
     with open_store(files, work_dir, decisive, replace=overwrite) as store:
         try:

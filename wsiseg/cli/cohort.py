@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsiseg.cli._executor import Address, Certs, Cluster, executor_options
 from wsiseg.cli._report import reported, say, speak
 
 if TYPE_CHECKING:
@@ -118,7 +120,12 @@ def run(
     executor: Annotated[
         str, typer.Option(help="Where tiles are computed: threads, dask_local, dask_slurm or dask_address.")
     ] = "threads",
-    workers: Annotated[int | None, typer.Option(help="Threads or processes; else what suits.", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads, processes or jobs; else what suits.", min=1)
+    ] = None,
+    address: Address = None,
+    certs: Certs = None,
+    cluster: Cluster = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     patience: Annotated[
         float,
@@ -156,7 +163,12 @@ def run(
     job, stop = granted.job_name(), Stop()
     stop.listen()
     means = Means(
-        executor, workers_of(workers, executor, made.options.tile_size), device, None, job, patience
+        executor,
+        workers_of(workers, executor, made.options.tile_size),
+        device,
+        options=executor_options(address, certs, cluster),
+        job=job,
+        patience=patience,
     )
     try:
         tally = run_cohort(
@@ -227,6 +239,12 @@ def submit(
         list[str] | None,
         typer.Option("--sbatch", help="A further option of sbatch; may be given several times."),
     ] = None,
+    run_options: Annotated[
+        str,
+        typer.Option(
+            "--run", help="Options for wsiseg cohort run, in quotes: '--workers 1'.", show_default="none"
+        ),
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the script; submit nothing.")] = False,
 ) -> None:
     """Write the job script of a Slurm array and submit it.
@@ -241,6 +259,7 @@ def submit(
     from wsiseg.cohort.plan import read_plan
     from wsiseg.cohort.submission import Request, job_script
     from wsiseg.cohort.submission import submit as give
+    from wsiseg.errors import ConfigError
 
     made = read_plan(results.absolute())
     request = Request(
@@ -253,7 +272,11 @@ def submit(
         gpus,
         tuple(sbatch or ()),
     )
-    script = job_script(made, request, options=("--device", "cuda") if gpus else ())
+    try:
+        given = shlex.split(run_options)
+    except ValueError as error:
+        raise ConfigError(f"--run {run_options!r}: {error}") from error
+    script = job_script(made, request, options=[*(("--device", "cuda") if gpus else ()), *given])
     print(script if dry_run else give(made, script))
 
 
@@ -406,3 +429,25 @@ def merge(
     say(f"{output}: {write_slides(made, output):,} slides")
     if nuclei is not None:
         say(f"{nuclei}: {write_nuclei(made, nuclei):,} nuclei")
+
+
+@cohort.command()
+@reported
+def certs(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Where certificates are to lie: a disk that the nodes see.", show_default=False),
+    ],
+    days: Annotated[int, typer.Option(help="For how long they are good.", min=1, max=3650)] = 365,
+) -> None:
+    """Make the certificates by which the processes of a Dask cluster know each other.
+
+    [bold]Example[/bold]
+
+    wsiseg cohort certs ~/.wsiseg/certs
+    """
+    speak(quiet=False, verbose=False)
+    from wsiseg.execute._tls import make_certificates
+
+    make_certificates(folder, days=days)
+    say(f"{folder}: certificates for {days} days; whoever can read key.pem is let in")

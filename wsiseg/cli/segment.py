@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from wsiseg.cli._executor import Address, Certs, Cluster, executor_options
 from wsiseg.cli._progress import bar
 from wsiseg.cli._report import INTERRUPTED, reported, say, speak
 
@@ -36,9 +37,14 @@ def segment(
         typer.Option(help="GeoJSON file of annotations from QuPath; only what lies inside is segmented."),
     ] = None,
     executor: Annotated[
-        str, typer.Option(help="Where tiles are computed: threads or dask_local.")
+        str, typer.Option(help="Where tiles are computed: threads, dask_local, dask_slurm or dask_address.")
     ] = "threads",
-    workers: Annotated[int | None, typer.Option(help="Threads or processes; else what suits.", min=1)] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads, processes or jobs; else what suits.", min=1)
+    ] = None,
+    address: Address = None,
+    certs: Certs = None,
+    cluster: Cluster = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[
         str, typer.Option(help="Tiles that the networks see at once: auto or a number.")
@@ -99,6 +105,7 @@ def segment(
                 use_bounds=not no_bounds,
                 executor=executor,
                 workers=workers,
+                executor_options=executor_options(address, certs, cluster),
                 device=device,
                 batch_size=batch_of(batch_size),
                 tile_size=tile_size,

@@ -8,12 +8,13 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from glob import escape
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from wsiseg.cohort import lease as leases
 from wsiseg.cohort.lease import BEAT, PATIENCE, Lease, publish
@@ -75,6 +76,7 @@ class Stop:
 class Means:
     """With what a process computes; the options of `wsiseg segment` of the same names.
 
+    options : Mapping    of the executor
     job : str            names the job for whoever looks
     patience : float     seconds without a sign of life after which another's lease is void
     """
@@ -83,6 +85,7 @@ class Means:
     workers: int | None = None
     device: str = "auto"
     batch_size: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     job: str = ""
     patience: float = PATIENCE
 
@@ -254,6 +257,7 @@ def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, 
                 use_bounds=plan.options.use_bounds,
                 executor=means.executor,
                 workers=means.workers,
+                executor_options=means.options,
                 device=means.device,
                 batch_size=means.batch_size,
                 tile_size=plan.options.tile_size,

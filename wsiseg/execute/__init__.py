@@ -1,17 +1,19 @@
 """Where tasks run. Each module here is one backend; a backend is one method, `map`.
 
-A backend module has `start(*, workers, threads_per_worker)`: a context manager that gives an `Executor`
+A backend module has `start(*, workers, threads_per_worker, **options)`: a context manager that gives an `Executor`
 and, when it is left for whatever reason, ends every thread and process that it began. It also has
-`default_workers(cores)`: how many workers it begins where nobody says.
+`default_workers(cores)`: how many workers it begins where nobody says; `threads(cores, workers, options)`: threads of
+one; and `check(options)`, which refuses options that it does not know.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from wsiseg import granted
+from wsiseg.errors import ConfigError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,6 +35,18 @@ class Executor(Protocol):
             If a task raised anything else, or if its worker was lost again and again; names the task.
         """
         ...
+
+
+def none_of(options: Mapping[str, object], backend: str) -> None:
+    """Refuse options, for a backend that takes none.
+
+    Raises
+    ------
+    ConfigError
+        Naming one.
+    """
+    for name in options:
+        raise ConfigError(f"executor {backend}: option {name!r} is unknown; it takes none")
 
 
 def cores() -> int:

@@ -10,39 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import dask
-from distributed import Client, KilledWorker, LocalCluster
-from distributed.cfexecutor import ClientExecutor
+from distributed import Client, LocalCluster
 
-from wsiseg.execute import R, T
-from wsiseg.execute._window import window
-from wsiseg.memory import ENVIRONMENT
-
-RETRIES = 3
-"""How often a task is given to another worker after the one that had it was lost."""
+from wsiseg.execute import none_of
+from wsiseg.execute._dask import RETRIES, DaskPool, pool_of, worker_environment
 
 IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Ctrl-C reaches every process of a terminal; the driver answers it and ends the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class DaskLocal:
-    """An `Executor` over `workers` processes."""
-
-    executor: ClientExecutor
-    workers: int
-    alive: Callable[[], bool]
-
-    def map(self, fn: Callable[[T], R], tasks: Iterable[T]) -> Iterator[tuple[int, R]]:
-        """See `Executor.map`; `fn`, tasks and results are pickled."""
-        limit = 2 * self.workers
-        submit: Callable[[Callable[[T], R], T], Future[R]] = self.executor.submit
-        return window(lambda task: submit(fn, task), tasks, limit=limit, lost=KilledWorker, alive=self.alive)
 
 
 def default_workers(cores: int) -> int:
@@ -50,8 +28,24 @@ def default_workers(cores: int) -> int:
     return max(1, cores // 4)
 
 
+def threads(cores: int, workers: int, options: Mapping[str, object]) -> int:
+    """Threads of a worker: its share of the processors."""
+    return max(1, cores // workers)
+
+
+def check(options: Mapping[str, object]) -> None:
+    """Refuse options: there are none.
+
+    Raises
+    ------
+    ConfigError
+        Naming one.
+    """
+    none_of(options, "dask_local")
+
+
 @contextmanager
-def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[DaskLocal]:
+def start(*, workers: int, threads_per_worker: int = 1, **options: object) -> Iterator[DaskPool]:
     """Begin `workers` processes, each with `threads_per_worker` threads for numerical libraries."""
     with (
         tempfile.TemporaryDirectory(prefix="wsiseg-dask-") as folder,
@@ -69,11 +63,7 @@ def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[DaskLocal]:
         ) as cluster,
         Client(cluster) as client,  # type: ignore[no-untyped-call]
     ):
-        yield DaskLocal(
-            client.get_executor(pure=False),
-            workers,
-            lambda: bool(client.scheduler_info(n_workers=-1)["workers"]),
-        )
+        yield pool_of(client, workers)
 
 
 def settings(threads: int, folder: str) -> dict[str, object]:
@@ -84,12 +74,7 @@ def settings(threads: int, folder: str) -> dict[str, object]:
         "distributed.scheduler.allowed-failures": RETRIES,
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.worker.preload": [IGNORE_INTERRUPT],
-        "distributed.nanny.pre-spawn-environ": {
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "OPENBLAS_NUM_THREADS": threads,
-            **ENVIRONMENT,
-        },
+        "distributed.nanny.pre-spawn-environ": worker_environment(threads),
     }
 
 

@@ -6,12 +6,12 @@ read while another tile is predicted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from wsiseg.execute import R, T
+from wsiseg.execute import R, T, none_of
 from wsiseg.execute._window import window
 
 
@@ -32,8 +32,24 @@ def default_workers(cores: int) -> int:
     return min(2, cores)
 
 
+def threads(cores: int, workers: int, options: Mapping[str, object]) -> int:
+    """Threads of a worker: its share of the processors."""
+    return max(1, cores // workers)
+
+
+def check(options: Mapping[str, object]) -> None:
+    """Refuse options: there are none.
+
+    Raises
+    ------
+    ConfigError
+        Naming one.
+    """
+    none_of(options, "threads")
+
+
 @contextmanager
-def start(*, workers: int, threads_per_worker: int = 1) -> Iterator[Threads]:
+def start(*, workers: int, threads_per_worker: int = 1, **options: object) -> Iterator[Threads]:
     """Begin `workers` threads; `threads_per_worker` is for tasks to heed, since all share one process."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="wsiseg")
     try:

@@ -1,0 +1,50 @@
+"""Options of a backend: the fields of a dataclass, from a TOML file or the command line."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wsiseg.errors import ConfigError
+
+O = TypeVar("O")  # noqa: E741
+
+
+def options_of(kind: type[O], given: Mapping[str, Any], backend: str) -> O:
+    """The options of a backend, checked.
+
+    Raises
+    ------
+    ConfigError
+        If one is unknown or of another type, or one that must be given is missing.
+    """
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    for name, value in given.items():
+        if name not in known:
+            raise ConfigError(
+                f"executor {backend}: option {name!r} is unknown; it takes {', '.join(known) or 'none'}"
+            )
+        wanted = str(known[name].type)
+        if type(value).__name__ not in wanted:
+            raise ConfigError(f"executor {backend}: {name} = {value!r} is not of the type {wanted}")
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ConfigError(f"executor {backend}: {str(error).partition(') ')[2] or error}") from error
+
+
+def read_options(path: Path) -> dict[str, Any]:
+    """Options from a TOML file.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read as TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from error
