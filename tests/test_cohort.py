@@ -458,3 +458,21 @@ def test_a_damaged_outcome_is_named(folder: Path, model: Path, tmp_path: Path) -
     assert told.exit_code == 2
     assert "000000.json" in told.stderr
     assert read_outcome(plan.state / "000009.json") is None
+
+
+def test_two_that_race_make_one_result_and_size_costs_little() -> None:
+    """The short version of benchmarks/cohort.py."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / "cohort.py"), "--slides", "30", "--races", "6", "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["one_whole_result"] == found["outcomes"] == found["races"] == 6
+    assert found["ended_by_first"] + found["ended_by_second"] == 6
+    assert found["left_behind"] == 0
+    assert found["inodes_a_slide"] < 50

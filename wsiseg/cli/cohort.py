@@ -245,6 +245,9 @@ def submit(
             "--run", help="Options for wsiseg cohort run, in quotes: '--workers 1'.", show_default="none"
         ),
     ] = "",
+    command: Annotated[
+        str, typer.Option(help="What wsiseg is on the nodes: a container, say.", show_default="this Python's")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the script; submit nothing.")] = False,
 ) -> None:
     """Write the job script of a Slurm array and submit it.
@@ -276,7 +279,9 @@ def submit(
         given = shlex.split(run_options)
     except ValueError as error:
         raise ConfigError(f"--run {run_options!r}: {error}") from error
-    script = job_script(made, request, options=[*(("--device", "cuda") if gpus else ()), *given])
+    script = job_script(
+        made, request, options=[*(("--device", "cuda") if gpus else ()), *given], command=command
+    )
     print(script if dry_run else give(made, script))
 
 

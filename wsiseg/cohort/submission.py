@@ -75,6 +75,8 @@ def job_script(plan: Plan, request: Request, *, options: Sequence[str] = (), com
     for line in lines:
         if "\n" in line or '"' in line:
             raise ConfigError(f"{line!r}: an option of sbatch has neither quotes nor line breaks")
+    if "\n" in command:
+        raise ConfigError(f"--command {command!r}: is one line")
     program = command or f"{shlex.quote(sys.executable)} -m wsiseg"
     run = [program, "cohort", "run", shlex.quote(str(plan.folder)), "--array", *map(shlex.quote, options)]
     return "\n".join(
