@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from slide_files import write_tiff
 
@@ -48,6 +49,7 @@ def main() -> None:
             rows.append(run(options, manifest, count, start))
             if not options.json:
                 print(rows[-1], flush=True)
+    draw(rows, folder / "curve.png")
     if options.json:
         print(json.dumps({"rows": rows}))
         return
@@ -58,6 +60,25 @@ def main() -> None:
         print(
             f"| {row['points']} | {row['from']} | {row['minutes']:.0f} | {row['aji_authors']:.3f} | {row['aji']:.3f} | {row['nuclei']:,} |"
         )
+
+
+def draw(rows: list[dict[str, object]], path: Path) -> None:
+    """AJI over the number of clicks, a line for each start, as a picture."""
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for start in dict.fromkeys(row["from"] for row in rows):
+        mine = [row for row in rows if row["from"] == start]
+        axes.plot(
+            [row["points"] for row in mine],
+            [row["aji_authors"] for row in mine],
+            marker="o",
+            label=f"from {start}",
+        )
+    axes.set(xscale="log", ylim=(0, 0.6), xlabel="clicked nuclei", ylabel="AJI (authors), validation images")
+    axes.set_xticks([row["points"] for row in rows], [f"{row['points']:,}" for row in rows], minor=False)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
 
 
 def arguments() -> argparse.Namespace:
