@@ -164,14 +164,26 @@ def segment_tiles(
 ) -> NucleusTable:
     """Nuclei that `tiles` claim, in the order of the tiles; no more maps are held than those of a batch."""
     size = settings.batch or (1 if model.device == "cpu" else len(tiles))
-    found: list[NucleusTable] = []
-    for i in range(0, len(tiles), size):
-        batch = tiles[i : i + size]
-        images = np.stack([read_tile(view, tile) for tile in batch])
-        maps = model.predict(images, [(tile.outer.y0, tile.outer.x0) for tile in batch])
-        for tile, image, seen in zip(batch, images, maps, strict=True):
-            found.append(own(segment_tile(model, image, seen, tile, view.shape, settings), tile))
-    return nuclei.concatenate(found)
+    batches = (tiles[i : i + size] for i in range(0, len(tiles), size))
+    return nuclei.concatenate(
+        [
+            own(found, tile)
+            for batch in batches
+            for tile, found in zip(batch, segment_at_once(model, view, batch, settings), strict=True)
+        ]
+    )
+
+
+def segment_at_once(
+    model: predict.Model, view: PlanView, tiles: Sequence[Tile], settings: Settings
+) -> list[NucleusTable]:
+    """All nuclei seen in and around each of `tiles`; their pixels and maps are gone before the next are read."""
+    images = np.stack([read_tile(view, tile) for tile in tiles])
+    maps = model.predict(images, [(tile.outer.y0, tile.outer.x0) for tile in tiles])
+    return [
+        segment_tile(model, image, seen, tile, view.shape, settings)
+        for tile, image, seen in zip(tiles, images, maps, strict=True)
+    ]
 
 
 def read_tile(view: PlanView, tile: Tile) -> NDArray[np.uint8]:
