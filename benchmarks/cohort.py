@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ from slides_made import discs, tiny_model, write_slide
 from wsiseg.cohort.manifest import read_manifest
 from wsiseg.cohort.outcome import Outcome, outcome_path, write_outcome
 from wsiseg.cohort.plan import Options, Plan, make_plan, read_plan, write_plan
-from wsiseg.cohort.run import Means, Stop, take
+from wsiseg.cohort.run import Means, Stop, lease_path, take
 from wsiseg.cohort.status import status
 from wsiseg.cohort.tables import write_nuclei, write_slides
 from wsiseg.pipeline import segment_slide
@@ -133,9 +134,11 @@ def race(folder: Path, who: int, gate: object, ended: object) -> None:
     plan, won = read_plan(folder), 0
     for slide in plan.good:
         gate.wait()  # type: ignore[attr-defined]
-        # In every other race the second process takes whoever is first for dead.
-        means = Means(patience=0.0 if who and slide.number % 2 else 90.0)
-        won += take(plan, slide, means, Stop(), lambda _: None) is not None
+        if who and slide.number % 2:
+            # In every other race the second process takes whoever is first for dead.
+            with suppress(FileNotFoundError):
+                os.utime(lease_path(plan, slide), (0, 0))
+        won += take(plan, slide, Means(), Stop(), lambda _: None) is not None
     ended.put(won)  # type: ignore[attr-defined]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from wsiseg.cohort.run import Means, lease_path, place_of, run_cohort, take
 from wsiseg.cohort.run import Stop as Listener
 from wsiseg.cohort.status import retry, status
 from wsiseg.cohort.tables import write_nuclei, write_slides
-from wsiseg.errors import DataError, OutputError
+from wsiseg.errors import DataError, OutputError, StoreError, TaskError
 from wsiseg.pipeline import segment_slide
 
 ROOT = Path(__file__).parents[1]
@@ -157,6 +158,18 @@ def test_an_update_keeps_numbers_and_refuses_other_options(folder: Path, model: 
         write_plan(make_plan(entries, tmp_path, Options(str(model), tile_size=256)), update=True)
 
 
+def test_an_update_adds_and_what_ended_stays(folder: Path, model: Path, tmp_path: Path) -> None:
+    plan = planned(f"{folder}/s[01].tif", tmp_path, model)
+    run_cohort(plan, Means())
+    options = Options(str(model), tile_size=192)
+    more = write_plan(make_plan(read_manifest(f"{folder}/s2.tif"), tmp_path, options), update=True)
+    assert [Path(slide.slide).name for slide in more.slides] == ["s0.tif", "s1.tif", "s2.tif"]
+    assert states(more) == ["done", "done", "todo"]
+    (tmp_path / "m.csv").write_text(f"slide,slide_mpp\n{folder}/s0.tif,0.5\n")
+    with pytest.raises(DataError, match="has ended with another"):
+        write_plan(make_plan(read_manifest(tmp_path / "m.csv"), tmp_path, options), update=True)
+
+
 def test_what_all_share_is_checked_at_once(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="nothing writes"):
         make_plan(read_manifest(folder), tmp_path, Options(suffix=".docx"))
@@ -260,7 +273,7 @@ def test_a_slide_that_kills_its_processes_is_given_up(folder: Path, model: Path,
     path = lease_path(plan, plan.slides[0])
     path.write_text(json.dumps({"token": "x", "deaths": 2, "done_at_start": 0}))
     os.utime(path, (0, 0))
-    assert run_cohort(plan, Means()).failed == [0]
+    assert run_cohort(plan, Means(patience=2)).failed == [0]
     assert "3 times" in status(plan).rows[0].reason
 
 
@@ -309,7 +322,7 @@ def finished_tasks(plan: Plan) -> int:
 
 
 def test_a_killed_process_is_made_up_for_by_another(long: Plan, tmp_path: Path, model: Path) -> None:
-    victim = cohort_process(long.folder)
+    victim = cohort_process(long.folder, "--patience", 2)
     wait_for(lambda: finished_tasks(long) >= 2)
     victim.kill()
     victim.communicate()
@@ -367,6 +380,64 @@ def test_a_store_in_anothers_hands_is_begun_anew(
     assert results(tmp_path) == {"s0.geojson": alone["s0.geojson"]}
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--executor", "dask"), "choose one of"),
+        (("--device", "cuda:9"), "CUDA devices"),
+        (("--certs", "x"), "it takes none"),
+        (("--array", "--shard", "0/2"), "give one"),
+    ],
+)
+def test_what_no_slide_can_be_segmented_with_fails_none(
+    folder: Path, model: Path, tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    plan = planned(f"{folder}/s0.tif", tmp_path, model)
+    refused = command("run", tmp_path, *options)
+    assert refused.exit_code == 2
+    assert told in refused.stderr
+    assert states(plan) == ["todo"]
+
+
+def test_a_full_disk_stops_the_process_and_fails_no_slide(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(f"{folder}/s0.tif", tmp_path, model)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("numpy.savez", full)
+    with pytest.raises(StoreError, match="No space left"):
+        run_cohort(plan, Means())
+    assert states(plan) == ["todo"]
+    assert not lease_path(plan, plan.slides[0]).exists()
+
+
+def test_slide_after_slide_failing_is_this_machines_fault(folder: Path, model: Path, tmp_path: Path) -> None:
+    for number in range(7):
+        shutil.copy(folder / "s0.tif", tmp_path / f"c{number}.tif")
+    plan = planned(f"{tmp_path}/c*.tif", tmp_path / "r", model)
+    for number in range(7):
+        (tmp_path / f"c{number}.tif").unlink()
+    with pytest.raises(TaskError, match="first 5 slides all failed"):
+        run_cohort(plan, Means())
+    assert states(plan).count("todo") == 2
+
+
+def test_what_an_owner_left_that_vanished_at_the_end_is_swept(
+    folder: Path, model: Path, tmp_path: Path
+) -> None:
+    plan = planned(f"{folder}/s0.tif", tmp_path, model)
+    run_cohort(plan, Means())
+    place_of(plan, plan.slides[0]).mkdir()
+    path = lease_path(plan, plan.slides[0])
+    path.write_text(json.dumps({"token": "x"}))
+    os.utime(path, (0, 0))
+    run_cohort(plan, Means())
+    assert [file.name for file in plan.state.iterdir()] == ["000000.json"]
+
+
 # Tables and the command line.
 
 
@@ -417,6 +488,12 @@ def test_the_commands_from_a_folder_to_a_table(folder: Path, model: Path, tmp_pa
     assert merged.exit_code == 0, merged.stderr
     assert "exists" in command("merge", place, "-o", tmp_path / "s.parquet").stderr
     assert ".parquet" in command("merge", place, "-o", tmp_path / "s.csv").stderr
+    one = tmp_path / "one.parquet"
+    assert "two names" in command("merge", place, "-o", one, "--nuclei", one).stderr
+    (place / "s1.geojson").write_text("{")
+    damaged = command("merge", place, "-o", one, "--nuclei", tmp_path / "two.parquet")
+    assert damaged.exit_code == 2
+    assert "s1.geojson: damaged" in damaged.stderr
 
 
 @pytest.mark.parametrize("shard", ["1", "2/2", "a/b", "-1/2"])
@@ -446,6 +523,9 @@ def test_the_job_script_asks_for_what_was_said(folder: Path, model: Path, tmp_pa
     (last,) = [line for line in lines if line.startswith("exec ")]
     assert last.endswith(f"cohort run {tmp_path} --array --device cuda")
     assert subprocess.run(["bash", "-n"], input=shown.stdout, text=True, check=False).returncode == 0
+    foreign = command("submit", tmp_path, "--command", "apptainer run x.sif", "--dry-run").stdout
+    assert f"apptainer run x.sif cohort run {tmp_path} --array --no-requeue &" in foreign
+    assert subprocess.run(["bash", "-n"], input=foreign, text=True, check=False).returncode == 0
     for bad in ("0-9;rm", "x", "%3"):
         assert command("submit", tmp_path, f"--array={bad}", "--dry-run").exit_code == 2
     assert command("submit", tmp_path, "--sbatch", 'a"b', "--dry-run").exit_code == 2

@@ -121,6 +121,8 @@ def test_certificates_are_their_owners_alone_and_are_not_replaced(tmp_path: Path
         ("dask_address", {"address": "tls://node:1"}, "--certs"),
         ("dask_address", {"address": "tcp://127.0.0.1:1", "gpus": 1}, "'gpus' is unknown; it takes address"),
         ("dask_slurm", {"cores": "four"}, "not of the type int"),
+        ("dask_slurm", {"prologue": "module load cuda"}, r"not of the type list\[str\]"),
+        ("dask_slurm", {"prologue": [1]}, r"not of the type list\[str\]"),
         ("dask_slurm", {"certs": "/no/such/folder"}, "wsiseg cohort certs"),
     ],
 )
@@ -157,12 +159,21 @@ def test_processors_are_those_granted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_is_the_least_of_what_is_said(tmp_path: Path) -> None:
-    (tmp_path / "max").write_text("max\n")
-    (tmp_path / "limit").write_text(f"{3 << 30}\n")
     asked = {"SLURM_MEM_PER_NODE": "4096"}
-    assert granted.memory(asked, cgroups=(tmp_path / "max", tmp_path / "none")) == 4 << 30
-    assert granted.memory(asked, cgroups=(tmp_path / "limit",)) == 3 << 30
-    assert granted.memory({}, cgroups=(tmp_path / "max",)) is None
+    for file, text in {
+        "proc/self/cgroup": "0::/slurm/job/step\n",
+        "sys/fs/cgroup/slurm/job/step/memory.max": "max\n",
+    }.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    assert granted.memory(asked, root=tmp_path) == 4 << 30
+    assert granted.memory({}, root=tmp_path) is None
+    (tmp_path / "sys/fs/cgroup/slurm/memory.max").write_text(f"{3 << 30}\n")
+    assert granted.memory(asked, root=tmp_path) == 3 << 30
+    (tmp_path / "proc/self/cgroup").write_text("4:cpu,memory:/pbs\n3:pids:/x\n")
+    (tmp_path / "sys/fs/cgroup/memory/pbs").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/memory/pbs/memory.limit_in_bytes").write_text(f"{2 << 30}\n")
+    assert granted.memory(asked, root=tmp_path) == 2 << 30
 
 
 def test_every_result_comes_once_with_the_position_of_its_task(executor: Executor) -> None:

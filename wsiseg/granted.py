@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import resource
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from wsiseg.errors import ConfigError
 
 CPUS = ("SLURM_CPUS_PER_TASK", "NSLOTS", "PBS_NCPUS", "NCPUS", "LSB_DJOB_NUMPROC")
 """Processors granted, as Slurm, Grid Engine, PBS and LSF say; SLURM_CPUS_ON_NODE counts those of all tasks."""
-
-CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 MIB = 1 << 20
 
@@ -31,15 +30,18 @@ def processors(environment: Mapping[str, str] = os.environ) -> int | None:
     return None
 
 
-def memory(environment: Mapping[str, str] = os.environ, *, cgroups: tuple[Path, ...] = CGROUPS) -> int | None:
-    """Bytes of memory that this process may use, where something says: Slurm, or its control group.
+def memory(environment: Mapping[str, str] = os.environ, *, root: Path = Path("/")) -> int | None:
+    """Bytes of memory that this process may use, where something says: Slurm, its control groups, or `ulimit -v`.
 
-    >>> memory({"SLURM_MEM_PER_NODE": "4096"}, cgroups=()) == 4 << 30
+    >>> memory({"SLURM_MEM_PER_NODE": "4096"}, root=Path("nowhere")) == 4 << 30
     True
-    >>> memory({"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_PER_TASK": "2"}, cgroups=()) == 2 << 30
+    >>> memory({"SLURM_MEM_PER_CPU": "1024", "SLURM_CPUS_PER_TASK": "2"}, root=Path("nowhere")) == 2 << 30
     True
     """
-    limits = [int(text) for path in cgroups if (text := _first_line(path)).isdecimal()]
+    limits = [int(text) for path in _control_groups(root) if (text := _text(path).strip()).isdecimal()]
+    space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if space != resource.RLIM_INFINITY:
+        limits.append(space)
     per_node, per_cpu = environment.get("SLURM_MEM_PER_NODE", ""), environment.get("SLURM_MEM_PER_CPU", "")
     if per_node.isdecimal() and int(per_node):
         limits.append(int(per_node) * MIB)
@@ -48,10 +50,22 @@ def memory(environment: Mapping[str, str] = os.environ, *, cgroups: tuple[Path, 
     return min(limits, default=None)
 
 
-def _first_line(path: Path) -> str:
+def _control_groups(root: Path) -> Iterator[Path]:
+    """Files that may limit memory: of this process's control group and every group that it lies in, old and new."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, kinds, group = line.split(":", 2)
+        top = root / "sys/fs/cgroup"
+        if kinds and "memory" not in kinds.split(","):
+            continue
+        top, name = (top / "memory", "memory.limit_in_bytes") if kinds else (top, "memory.max")
+        inside = top / group.lstrip("/")
+        yield from (place / name for place in (inside, *inside.parents) if place.is_relative_to(top))
+
+
+def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
         return ""
 
 
@@ -74,8 +88,14 @@ def array_shard(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
         raise ConfigError(
             "--array: this is no task of a Slurm array (SLURM_ARRAY_TASK_ID is not set); give --shard i/n"
         )
-    first = environment.get("SLURM_ARRAY_TASK_MIN", "0")
-    return (int(number) - (int(first) if first.isdecimal() else 0)) % int(count), int(count)
+    first, step = (
+        int(text) if text.isdecimal() else other
+        for text, other in (
+            (environment.get("SLURM_ARRAY_TASK_MIN", ""), 0),
+            (environment.get("SLURM_ARRAY_TASK_STEP", ""), 1),
+        )
+    )
+    return (int(number) - first) // max(1, step) % int(count), int(count)
 
 
 def job_name(environment: Mapping[str, str] = os.environ) -> str:

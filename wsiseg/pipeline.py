@@ -65,6 +65,7 @@ def segment_slide(
     work_dir: str | Path | None = None,
     overwrite: bool = False,
     in_memory: bool = True,
+    keep_store: bool = False,
     progress: Watch | None = None,
 ) -> Result:
     """Find every nucleus of a slide.
@@ -104,6 +105,8 @@ def segment_slide(
         Whether to replace outputs that exist, and an unfinished run of other settings.
     in_memory
         Whether the result holds its nuclei: those of a large slide take gigabytes, and are in the outputs.
+    keep_store
+        Whether what a stopped run would go on from stays when all is written.
     progress
         Called as tiles finish.
 
@@ -178,7 +181,8 @@ def segment_slide(
         info, nuclei = read_store(store.merged)
         table = concatenate([*nuclei] or [empty(card.mpp)]) if in_memory else None
         result = Result(count, found, info, table)
-        store.remove()
+        if not keep_store:
+            store.remove()
     return result
 
 

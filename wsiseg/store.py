@@ -12,8 +12,10 @@ those of the run that goes on are, byte for byte, the files of a run that was ne
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -21,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 from zipfile import BadZipFile
 
 import numpy as np
@@ -28,6 +31,11 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import StoreError
 from wsiseg.nuclei import NucleusTable
+
+log = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""What a file system says that was mounted without locks, as some shared ones are."""
 
 FIELDS = ("centroid", "area", "score", "label", "tile", "vertices", "offsets")
 
@@ -148,6 +156,10 @@ def locked(path: Path) -> Iterator[None]:
             raise StoreError(
                 f"{path}: another process is working on this; wait for it, or stop it"
             ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise StoreError(f"{path}: cannot be locked ({error.strerror})") from error
+            log.warning("%s: this file system has no locks; see to it that no other run writes there", path)
         # The process that held it before may have deleted the folder between our open and our lock.
         if not same_file(file, path / "lock"):
             raise StoreError(f"{path}: another process has just finished with this; start again")
@@ -236,7 +248,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     StoreError
         If it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             yield file

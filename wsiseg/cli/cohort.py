@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,13 +90,16 @@ def plan(
     from wsiseg.models import describe, find_model
     from wsiseg.worker import make_settings
 
+    if Path(model).is_dir():  # else a name; a path must be right from wherever a run is started
+        model = str(Path(model).absolute())
     options = Options(
         model, suffix, tile_size, threshold, min_area, tuple(measure or ("shape",)), not no_bounds
     )
     make_settings(
         describe(find_model(model)), threshold=threshold, min_area_um2=min_area, measure=options.measure
     )
-    made = make_plan(read_manifest(manifest), output.absolute(), options)
+    with looking(quiet=quiet) as watch:
+        made = make_plan(read_manifest(manifest), output.absolute(), options, watch=watch)
     made = write_plan(made, update=update)
     for slide in made.slides:
         if slide.problem and not quiet:
@@ -107,6 +113,20 @@ def plan(
         )
 
 
+@contextmanager
+def looking(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of slides looked at; None where stderr is no terminal or is to be quiet."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as drawn:
+        task = drawn.add_task("looking at slides", total=None)
+        yield lambda done, total: drawn.update(task, completed=done, total=total)
+
+
 @cohort.command()
 @reported
 def run(
@@ -118,7 +138,11 @@ def run(
         str, typer.Option(help="Take share i of n, from 0: 0/4, 1/4, ...", show_default="all slides")
     ] = "",
     executor: Annotated[
-        str, typer.Option(help="Where tiles are computed: threads, dask_local, dask_slurm or dask_address.")
+        str,
+        typer.Option(
+            help="Where tiles are computed: threads, dask_local, dask_slurm or dask_address. Dask's are begun anew for "
+            "every slide: they are for few large ones."
+        ),
     ] = "threads",
     workers: Annotated[
         int | None, typer.Option(help="Threads, processes or jobs; else what suits.", min=1)
@@ -153,20 +177,30 @@ def run(
     wsiseg cohort run results --shard 0/4        in any other batch system, or a shell
     """
     speak(quiet=quiet, verbose=False)
-    from wsiseg import granted
+    from wsiseg import execute, granted, plugins
     from wsiseg.cohort.plan import read_plan
     from wsiseg.cohort.run import Means, Stop, Stopped, run_cohort
     from wsiseg.cohort.submission import requeue
+    from wsiseg.errors import ConfigError
+    from wsiseg.models import describe, find_model
+    from wsiseg.predict import check_device
 
+    if array and shard:
+        raise ConfigError("--array and --shard both say which share; give one")
     index, count = granted.array_shard() if array else shard_of(shard)
     made = read_plan(results.absolute())
+    options = executor_options(address, certs, cluster)
+    # What no slide could be segmented with is refused before any is taken.
+    plugins.load(execute, executor).check(options)
+    check_device(device)
+    describe(find_model(made.options.model))
     job, stop = granted.job_name(), Stop()
     stop.listen()
     means = Means(
         executor,
         workers_of(workers, executor, made.options.tile_size),
         device,
-        options=executor_options(address, certs, cluster),
+        options=options,
         job=job,
         patience=patience,
     )
@@ -309,9 +343,12 @@ def status(
 
     from wsiseg.cohort.plan import read_plan
     from wsiseg.cohort.status import status as look
+    from wsiseg.errors import ConfigError
 
     made = read_plan(results.absolute())
     now = look(made)
+    if as_json and watch:
+        raise ConfigError("--json is told once; leave out --watch")
     if as_json:
         print(json.dumps(facts(now), ensure_ascii=False))
         return
@@ -424,6 +461,8 @@ def merge(
     from wsiseg.outputs import check_folder
 
     made = read_plan(results.absolute())
+    if nuclei is not None and nuclei.absolute() == output.absolute():
+        raise OutputError(f"{output}: is given for slides and for nuclei; choose two names")
     for path in (output, nuclei):
         if path is not None:
             if path.suffix.lower() != ".parquet":

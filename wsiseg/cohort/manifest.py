@@ -75,7 +75,7 @@ def _rows(path: Path) -> Iterator[Entry]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
-            rows = list(reader)
+            rows = [(reader.line_num, row) for row in reader]
             names = reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from error
@@ -83,7 +83,7 @@ def _rows(path: Path) -> Iterator[Entry]:
     if "slide" not in names or unknown:
         said = f"unknown column {unknown[0]!r}" if unknown else "no column 'slide'"
         raise DataError(f"{path}: {said}; the header may name {', '.join(COLUMNS)}")
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows:
         yield _entry(path, line, row)
 
 

@@ -57,8 +57,12 @@ def read_outcome(path: Path) -> Outcome | None:
         return Outcome(**json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path}: damaged; delete it to have the slide done again") from error
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read ({error.strerror}); try again") from error
+    except (ValueError, TypeError) as error:
+        raise StoreError(
+            f"{path}: damaged; move it and the slide's result away to have the slide done again"
+        ) from error
 
 
 def write_outcome(path: Path, outcome: Outcome) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsiseg.cohort.manifest import Entry
+from wsiseg.cohort.outcome import outcome_path
 from wsiseg.errors import DataError, InputError, WsisegError, brief
 from wsiseg.estimate import estimate
 from wsiseg.export import exporter_for
@@ -23,6 +24,8 @@ from wsiseg.survey import survey
 from wsiseg.version import __version__
 
 FORMAT = "wsiseg-cohort-1"
+
+CLASH = "another slide's result has the name {!r} too; name them in a column 'output' of the manifest"
 
 READERS = 8
 """Slides looked at at once: on a shared disk most of the time goes by in waiting."""
@@ -140,8 +143,8 @@ def _named(number: int, entry: Entry, suffix: str) -> Planned:
         number,
         slide,
         roi=os.path.abspath(entry.roi) if entry.roi else "",
-        model=os.path.abspath(entry.model) if os.sep in entry.model else entry.model,
-        output=entry.output or f"{Path(slide.rstrip('/')).stem}{suffix}",
+        model=os.path.abspath(entry.model) if Path(entry.model or "?").is_dir() else entry.model,
+        output=os.path.normpath(entry.output) if entry.output else f"{Path(slide.rstrip('/')).stem}{suffix}",
         where=entry.where,
     )
     if not entry.slide:
@@ -160,9 +163,8 @@ def _without_clashes(rows: Sequence[Planned], named: Sequence[bool], suffix: str
         for row, by_hand in zip(rows, named, strict=True)
     ]
     seen = Counter(row.output for row in rows)
-    clash = "another slide's result has the name {!r} too; name them in a column 'output' of the manifest"
     return [
-        replace(row, problem=row.problem or clash.format(row.output)) if seen[row.output] > 1 else row
+        replace(row, problem=row.problem or CLASH.format(row.output)) if seen[row.output] > 1 else row
         for row in rows
     ]
 
@@ -230,19 +232,44 @@ def write_plan(plan: Plan, *, update: bool = False) -> Plan:
 
 
 def _updated(plan: Plan, before: Plan) -> Plan:
-    """The plan with the numbers of the one before; new slides are numbered after its last."""
+    """The plan before with what the new one adds or says otherwise; every slide keeps its number and its result's name.
+
+    Raises
+    ------
+    DataError
+        If the options differ, or a slide that has ended is now asked for in another way.
+    """
     if plan.options != before.options:
         raise DataError(
             f"{plan.folder}: was planned with other options; plan with the same, or into another folder"
         )
-    numbers = {(slide.slide, slide.output): slide.number for slide in before.slides}
-    free = 1 + max(numbers.values(), default=-1)
-    slides = []
+    rows = {slide.slide: slide for slide in before.slides}
+    taken = {slide.output for slide in before.slides}
+    free = 1 + max((slide.number for slide in before.slides), default=-1)
     for slide in plan.slides:
-        number = numbers.get((slide.slide, slide.output), free)
-        free += number == free
-        slides.append(replace(slide, number=number))
-    return replace(plan, slides=tuple(slides))
+        old = rows.get(slide.slide)
+        if old is None:
+            if slide.output in taken:
+                slide = replace(slide, output=f"{Path(slide.slide).name}{plan.options.suffix}")
+            if slide.output in taken and not slide.problem:
+                slide = replace(slide, problem=CLASH.format(slide.output))
+            rows[slide.slide] = replace(slide, number=free)
+            free += 1
+        elif _asked(slide) == _asked(old):
+            rows[slide.slide] = replace(slide, number=old.number, output=old.output)
+        elif outcome_path(before.state, old.number).exists():
+            raise DataError(
+                f"{slide.where}: {slide.slide} has ended with another slide_mpp, roi or model; plan into another folder"
+            )
+        else:
+            rows[slide.slide] = replace(slide, number=old.number)
+        taken.add(rows[slide.slide].output)
+    return replace(plan, slides=tuple(sorted(rows.values(), key=lambda row: row.number)))
+
+
+def _asked(slide: Planned) -> tuple[object, ...]:
+    """What a slide's nuclei depend on, as it was asked for."""
+    return slide.slide_mpp, slide.roi, slide.model
 
 
 def read_plan(folder: Path) -> Plan:

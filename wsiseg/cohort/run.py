@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from glob import escape
@@ -17,10 +19,19 @@ from types import FrameType
 from typing import Any
 
 from wsiseg.cohort import lease as leases
-from wsiseg.cohort.lease import BEAT, PATIENCE, Lease, publish
+from wsiseg.cohort.lease import BEATS, PATIENCE, Lease, Sight, Watch, publish
 from wsiseg.cohort.outcome import Outcome, outcome_path, read_outcome, write_outcome
 from wsiseg.cohort.plan import Plan, Planned, in_order
-from wsiseg.errors import StoreError, WsisegError, brief
+from wsiseg.errors import (
+    ConfigError,
+    DeviceError,
+    ModelError,
+    OutputError,
+    StoreError,
+    TaskError,
+    WsisegError,
+    brief,
+)
 from wsiseg.pipeline import segment_slide
 from wsiseg.progress import Progress
 from wsiseg.store import WorkingStore, store_path, writing
@@ -29,6 +40,13 @@ log = logging.getLogger(__name__)
 
 DEATHS = 3
 """Owners of a slide that may vanish, one after another, before it is given up: one may have met a bad node."""
+
+
+SUSPICIOUS = 5
+"""Slides that may fail in a process before one is done; then it is the process that is not trusted."""
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""What a disk says that is full, read-only or broken."""
 
 
 class Stopped(BaseException):
@@ -51,8 +69,8 @@ class Stop:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
-        self.asked = self.asked or number
-        if self._breakable:
+        first, self.asked = self.asked is None, self.asked or number
+        if first and self._breakable:
             raise Stopped
 
     @contextmanager
@@ -66,10 +84,12 @@ class Stop:
         finally:
             self._breakable = False
 
-    def listen(self, numbers: Sequence[int] = (signal.SIGTERM, signal.SIGUSR1)) -> None:
-        """Handle these signals from now on."""
-        for number in numbers:
-            signal.signal(number, self)
+    def listen(self) -> None:
+        """Handle SIGTERM, SIGUSR1 and, unless it is ignored (nohup), SIGHUP from now on."""
+        signal.signal(signal.SIGTERM, self)
+        signal.signal(signal.SIGUSR1, self)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,20 +134,30 @@ def run_cohort(
     ------
     Stopped
         If a signal asked for it; what is finished is kept, and the lease is given back.
+    InputError
+        If it is this process that cannot work: its device, its executor, the model, the disk.
+    TaskError
+        If slide after slide fails here: more likely this machine's fault than theirs.
     """
-    stop, tally = stop or Stop(), Tally()
+    stop, tally, watch = stop or Stop(), Tally(), Watch(means.patience)
     left = [slide for slide in in_order(plan.good, index, count) if not _ended(plan, slide)]
-    alive: dict[int, float] = {}
+    first: dict[int, Sight | None] = {}
     while left:
         for slide in left:
-            taken = take(plan, slide, means, stop, say)
+            taken = take(plan, slide, means, stop, say, watch)
             if taken is not None:
                 (tally.done if taken.state == "done" else tally.failed).append(slide.number)
+            if len(tally.failed) == SUSPICIOUS and not tally.done:
+                raise TaskError(
+                    f"the first {SUSPICIOUS} slides all failed here, the last with: {taken.reason if taken else ''}; "
+                    "if this machine is at fault, run wsiseg cohort retry and start elsewhere"
+                )
         left = [slide for slide in left if not _ended(plan, slide)]
-        left = [slide for slide in left if not _shows_life(plan, slide, alive)]
+        left = [slide for slide in left if not _shows_life(plan, slide, first)]
         if left:
             with stop.breakable():
-                time.sleep(min(1.5 * BEAT, means.patience / 2))
+                time.sleep(1.5 * means.patience / BEATS)
+    _sweep(plan, means.patience)
     tally.elsewhere = [slide.number for slide in plan.good if not _ended(plan, slide)]
     return tally
 
@@ -136,13 +166,27 @@ def _ended(plan: Plan, slide: Planned) -> bool:
     return outcome_path(plan.state, slide.number).exists()
 
 
-def _shows_life(plan: Plan, slide: Planned, seen: dict[int, float]) -> bool:
+def _shows_life(plan: Plan, slide: Planned, first: dict[int, Sight | None]) -> bool:
     """Whether the owner of a slide gave a sign of life between two looks."""
-    try:
-        touched = lease_path(plan, slide).stat().st_mtime
-    except OSError:
-        return False
-    return touched > seen.setdefault(slide.number, touched)
+    seen = leases.look(lease_path(plan, slide))
+    before = first.setdefault(slide.number, seen)
+    return seen is not None and before is not None and seen.touched > before.touched
+
+
+def _sweep(plan: Plan, patience: float) -> None:
+    """Remove what an owner left that vanished after its slide had ended."""
+    for slide in plan.good:
+        seen = leases.look(lease_path(plan, slide))
+        if seen is not None and _ended(plan, slide) and seen.void(plan.state, patience):
+            lease_path(plan, slide).unlink(missing_ok=True)
+            _tidy(plan, slide)
+
+
+def _tidy(plan: Plan, slide: Planned) -> None:
+    """Remove the working folder of a slide that is done; one that failed keeps its tiles, to go on from."""
+    outcome = read_outcome(outcome_path(plan.state, slide.number))
+    if outcome is not None and outcome.state == "done":
+        shutil.rmtree(place_of(plan, slide), ignore_errors=True)
 
 
 def lease_path(plan: Plan, slide: Planned) -> Path:
@@ -155,13 +199,32 @@ def place_of(plan: Plan, slide: Planned) -> Path:
     return plan.state / f"{slide.number:06d}"
 
 
-def take(plan: Plan, slide: Planned, means: Means, stop: Stop, say: Say) -> Outcome | None:
-    """Work on a slide until it ends; None where it has ended, or is or becomes another's."""
+def take(
+    plan: Plan, slide: Planned, means: Means, stop: Stop, say: Say, watch: Watch | None = None
+) -> Outcome | None:
+    """Work on a slide until it ends; None where it has ended, or is or becomes another's.
+
+    Raises
+    ------
+    StoreError
+        If the folder of results cannot be written.
+    """
     if _ended(plan, slide):
         return None
+    try:
+        return _take(plan, slide, means, stop, say, watch)
+    except OSError as error:
+        raise StoreError(f"{plan.folder}: cannot be written ({error.strerror or error})") from error
+
+
+def _take(
+    plan: Plan, slide: Planned, means: Means, stop: Stop, say: Say, watch: Watch | None
+) -> Outcome | None:
     place = place_of(plan, slide)
     done = len(WorkingStore(store_path(Path(slide.output), place)).done())
-    mine = leases.acquire(lease_path(plan, slide), done=done, job=means.job, patience=means.patience)
+    mine = leases.acquire(
+        lease_path(plan, slide), done=done, job=means.job, patience=means.patience, watch=watch
+    )
     if mine is None:
         return None
     try:
@@ -173,8 +236,7 @@ def take(plan: Plan, slide: Planned, means: Means, stop: Stop, say: Say) -> Outc
         outcome = ended(plan, slide, mine, means, stop)
         if not mine.held() or not write_outcome(outcome_path(plan.state, slide.number), outcome):
             raise Lost
-        if outcome.state == "done":
-            shutil.rmtree(place, ignore_errors=True)
+        _tidy(plan, slide)
     except Lost:
         say(f"{slide.slide}: another process has taken it over; left to it")
         return None
@@ -196,6 +258,8 @@ def ended(plan: Plan, slide: Planned, mine: Lease, means: Means, stop: Stop) -> 
         If the lease is another's; nothing has been published then.
     Stopped
         If a signal asked for it.
+    InputError
+        If no slide could be segmented by this process.
     """
     if mine.deaths >= DEATHS:
         return failure(
@@ -203,36 +267,66 @@ def ended(plan: Plan, slide: Planned, mine: Lease, means: Means, stop: Stop) -> 
             "memory; grant more, then wsiseg cohort retry",
             means,
         )
-    place, final = place_of(plan, slide), plan.folder / slide.output
-    own = place / mine.token
+    own = place_of(plan, slide) / mine.token
     try:
         own.mkdir()
-        noted = place / "outcome.json"
-        outcome = read_outcome(noted)
-        # An earlier owner may have died between the last tile and here: its result is complete.
-        made = next(place.glob(f"*/{escape(Path(slide.output).name)}"), None)
-        if outcome is None and final.exists():
-            return failure(f"{final} exists; move it away, then wsiseg cohort retry", means)
-        if outcome is None or (made is None and not final.exists()):
-            made = own / Path(slide.output).name
-            outcome = computed(plan, slide, made, mine, means, stop)
-            with writing(noted) as file:
-                file.write(json.dumps(asdict(outcome)).encode())
-        if not mine.held():
-            raise Lost
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if made is not None and not publish(made, final) and not mine.held():
-            raise Lost
-        return outcome
+        return _published(plan, slide, own, mine, means, stop)
     except Lost:
         raise
     except Exception as error:
         if not mine.held():
             raise Lost from error
+        if ours(error, slide):
+            raise
         return failure(str(error) if isinstance(error, WsisegError) else brief(error), means)
     finally:
         if not mine.held():
             shutil.rmtree(own, ignore_errors=True)
+
+
+def ours(error: Exception, slide: Planned) -> bool:
+    """Whether it is this process that fails, and not the slide: another slide would fail as well.
+
+    >>> from wsiseg.errors import SlideError
+    >>> ours(DeviceError("no such device"), Planned(0, "a.svs")), ours(SlideError("damaged"), Planned(0, "a.svs"))
+    (True, False)
+    """
+    if isinstance(error, ModelError):
+        return not slide.model
+    cause = error if isinstance(error, OSError) else error.__cause__
+    full = isinstance(cause, OSError) and cause.errno in DISK
+    return full or isinstance(error, ConfigError | DeviceError)
+
+
+def _published(plan: Plan, slide: Planned, own: Path, mine: Lease, means: Means, stop: Stop) -> Outcome:
+    """The slide segmented, unless an earlier owner had, and its result under its final name."""
+    place, final = place_of(plan, slide), plan.folder / slide.output
+    noted = place / "outcome.json"
+    outcome = read_outcome(noted)
+    if outcome is None and final.exists():
+        raise OutputError(f"{final} exists; move it away, then wsiseg cohort retry")
+    # An earlier owner may have died between the last tile and here: its result is complete.
+    made = next(place.glob(f"*/{escape(Path(slide.output).name)}"), None)
+    if outcome is None or (made is None and not final.exists()):
+        made = own / Path(slide.output).name
+        outcome = computed(plan, slide, made, mine, means, stop)
+        with writing(noted) as file:
+            file.write(json.dumps(asdict(outcome)).encode())
+    if not mine.held():
+        raise Lost
+    if made is None:
+        return outcome
+    final.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        first = publish(made, final)
+    except FileNotFoundError:
+        # An owner that was thought dead has given it its name at this very moment.
+        if not final.exists():
+            raise
+        first = True
+    if not first and not mine.held():
+        raise Lost
+    return outcome
 
 
 def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, stop: Stop) -> Outcome:
@@ -242,9 +336,14 @@ def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, 
     def watch(now: Progress) -> None:
         if mine.lost.is_set():
             raise Lost
-        if time.monotonic() - told[0] >= BEAT or now.done == now.total:
+        if stop.asked:  # a signal that came where nothing could be raised
+            raise Stopped
+        if time.monotonic() - told[0] >= mine.beat or now.done == now.total:
             told[0] = time.monotonic()
-            mine.say(stage=now.stage, tiles=now.done, of=now.total, nuclei=now.nuclei, rate=now.rate)
+            if now.stage == "segmenting":
+                mine.say(stage=now.stage, tiles=now.done, nuclei=now.nuclei, rate=now.rate)
+            else:
+                mine.say(stage=now.stage, tiles=slide.tiles)
 
     def segment(work_dir: Path) -> tuple[int, float, int]:
         with stop.breakable():
@@ -267,21 +366,36 @@ def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, 
                 work_dir=work_dir,
                 overwrite=True,
                 in_memory=False,
+                keep_store=True,  # until its outcome is noted
                 progress=watch,
             )
         return result.count, result.survey.tissue_mm2, result.survey.plan.n_tiles
 
+    place = place_of(plan, slide)
     try:
-        nuclei, mm2, tiles = segment(place_of(plan, slide))
+        nuclei, mm2, tiles = segment(place)
     except StoreError as error:
-        # An owner that was thought dead may hold the store yet, or take it away: then from the beginning, alone.
         if not mine.held():
             raise Lost from error
-        log.warning("%s: %s; beginning anew", slide.slide, error)
-        nuclei, mm2, tiles = segment(made.parent)
+        if ours(error, slide):
+            raise
+        # An owner that was thought dead may hold the store's lock yet, and a lost node's may be held for ever.
+        log.warning("%s: %s; going on in a copy", slide.slide, error)
+        copied(store_path(made, place), made.parent / "before")
+        nuclei, mm2, tiles = segment(place)
     return replace(
         blank(means), state="done", nuclei=nuclei, mm2=mm2, tiles=tiles, seconds=time.monotonic() - began
     )
+
+
+def copied(store: Path, aside: Path) -> None:
+    """Put a store aside and one with the same finished tasks, but a lock of its own, in its place."""
+    if not store.exists():
+        return
+    store.rename(aside)
+    store.mkdir()
+    for file in (*aside.glob("settings.json"), *aside.glob("[0-9]*.npz")):
+        os.link(file, store / file.name)
 
 
 def blank(means: Means) -> Outcome:

@@ -91,16 +91,14 @@ def _row(plan: Plan, slide: Planned, patience: float) -> Row:
         who = leases.owner_of({"job": outcome.job, "host": outcome.host})
         share = 1.0 if outcome.state == "done" else 0.0
         return Row(slide, outcome.state, outcome.nuclei, share, 0.0, outcome.seconds, who, outcome.reason)
-    path = lease_path(plan, slide)
-    content = leases.read(path)
-    if not content:
+    seen = leases.look(lease_path(plan, slide))
+    if seen is None or not seen.content:
         return Row(slide, "todo")
-    tiles, nuclei = _number(content.get("tiles")), int(_number(content.get("nuclei")))
-    share, who = tiles / max(1, slide.tiles), leases.owner_of(content)
-    quiet = leases.silence(path)
-    if quiet is None or quiet >= patience:
+    tiles, nuclei = _number(seen.content.get("tiles")), int(_number(seen.content.get("nuclei")))
+    share, who = tiles / max(1, slide.tiles), leases.owner_of(seen.content)
+    if seen.void(plan.state, patience):
         return Row(slide, "todo", nuclei, share, who=f"{who}, gone")
-    return Row(slide, "running", nuclei, share, _number(content.get("rate")), who=who)
+    return Row(slide, "running", nuclei, share, _number(seen.content.get("rate")), who=who)
 
 
 def _number(value: object) -> float:

@@ -57,6 +57,10 @@ def job_script(plan: Plan, request: Request, *, options: Sequence[str] = (), com
     """
     if not ARRAY.fullmatch(request.array):
         raise ConfigError(f"--array {request.array}: expected 0-99, 0-99%20 or 5,7")
+    if re.search(r"[\s\"'\\]", str(plan.folder)):
+        raise ConfigError(
+            f"{plan.folder}: sbatch takes no folder with blanks, quotes or backslashes; choose another"
+        )
     asked = {
         "job-name": "wsiseg",
         "array": request.array,
@@ -67,7 +71,7 @@ def job_script(plan: Plan, request: Request, *, options: Sequence[str] = (), com
         "account": request.account,
         "gpus": str(request.gpus or ""),
         "signal": f"B:USR1@{WARNING}",
-        "output": str(plan.folder / "logs" / "%A_%a.log"),
+        "output": f"{str(plan.folder).replace('%', '%%')}/logs/%A_%a.log",
     }
     lines = [f"#SBATCH --{name}={value}" for name, value in asked.items() if value]
     lines += ["#SBATCH --requeue", "#SBATCH --open-mode=append"]
@@ -78,17 +82,33 @@ def job_script(plan: Plan, request: Request, *, options: Sequence[str] = (), com
     if "\n" in command:
         raise ConfigError(f"--command {command!r}: is one line")
     program = command or f"{shlex.quote(sys.executable)} -m wsiseg"
-    run = [program, "cohort", "run", shlex.quote(str(plan.folder)), "--array", *map(shlex.quote, options)]
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            *lines,
-            "set -eu",
-            "# exec: the signal before the time limit goes to this shell, and so to wsiseg, which then requeues itself.",
-            f"exec {' '.join(run)}",
-            "",
-        ]
+    run = " ".join(
+        [program, "cohort", "run", shlex.quote(str(plan.folder)), "--array", *map(shlex.quote, options)]
     )
+    return "\n".join(["#!/bin/bash", *lines, "set -eu", (FOREIGN if command else OWN).format(run=run)])
+
+
+OWN = """\
+# exec: the signal before the time limit goes to this shell, and so to wsiseg, which then requeues itself.
+exec {run}
+"""
+
+FOREIGN = """\
+# In a container there is no scontrol: this shell passes signals on, and requeues where USR1 stopped wsiseg.
+{run} --no-requeue &
+child=$!
+trap 'kill -USR1 "$child"' USR1
+trap 'kill -TERM "$child"' TERM
+while :; do
+    status=0
+    wait "$child" || status=$?
+    kill -0 "$child" 2>/dev/null || break
+done
+if [ "$status" = 138 ]; then
+    scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+fi
+exit "$status"
+"""
 
 
 def submit(plan: Plan, script: str) -> str:
@@ -103,9 +123,12 @@ def submit(plan: Plan, script: str) -> str:
         raise InputError(
             "sbatch was not found; run this on a login node of the cluster, or give --dry-run to see the script"
         )
-    (plan.folder / "logs").mkdir(exist_ok=True)
     path = plan.folder / "slurm_array.sh"
-    path.write_text(script, encoding="utf-8")
+    try:
+        (plan.folder / "logs").mkdir(exist_ok=True)
+        path.write_text(script, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
     done = subprocess.run(["sbatch", str(path)], capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(f"sbatch refused {path}: {' '.join(done.stderr.split())}")

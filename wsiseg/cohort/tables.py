@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +17,7 @@ import shapely
 
 from wsiseg.cohort.plan import Plan, Planned
 from wsiseg.cohort.status import Row, status
-from wsiseg.errors import DataError, OutputError
+from wsiseg.errors import DataError, OutputError, brief
 from wsiseg.export._complete import complete
 from wsiseg.export._features import DETECTION_PROBABILITY
 from wsiseg.export.zarr import read_store
@@ -23,6 +25,9 @@ from wsiseg.outlines import features, rings, texts
 
 PIECE = 50_000
 """Nuclei of a row group: what is held at a time."""
+
+DAMAGES = (ValueError, KeyError, TypeError, IndexError, EOFError, StopIteration, BadZipFile, zlib.error)
+"""What reading raises of a file that is not whole."""
 
 Columns = dict[str, list[Any]]
 
@@ -138,8 +143,11 @@ def nuclei_of(plan: Plan, slide: Planned) -> Iterator[Columns]:
     if path.name.lower().endswith(".zarr"):
         yield from _of_store(path, slide)
         return
-    for text in texts(path):
-        yield from _of_features(features(text), slide)
+    try:
+        for text in texts(path):
+            yield from _of_features(features(text), slide)
+    except DAMAGES as error:
+        raise DataError(f"{path}: damaged ({brief(error)}); segment the slide again") from error
 
 
 def _of_store(path: Path, slide: Planned) -> Iterator[Columns]:

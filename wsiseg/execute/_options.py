@@ -28,7 +28,10 @@ def options_of(kind: type[O], given: Mapping[str, Any], backend: str) -> O:
                 f"executor {backend}: option {name!r} is unknown; it takes {', '.join(known) or 'none'}"
             )
         wanted = str(known[name].type)
-        if type(value).__name__ not in wanted:
+        inside = [type(part).__name__ for part in value] if isinstance(value, list) else []
+        if type(value).__name__ != wanted.partition("[")[0] or any(
+            f"[{kind}]" not in wanted for kind in inside
+        ):
             raise ConfigError(f"executor {backend}: {name} = {value!r} is not of the type {wanted}")
     try:
         return kind(**given)

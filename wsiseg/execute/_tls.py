@@ -17,6 +17,12 @@ from wsiseg.errors import ConfigError
 DAYS = 365
 """For how long certificates are good."""
 
+UNUSED = (
+    *("content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "encipher_only", "decipher_only"),
+)
+"""What these certificates' keys are not for."""
+
 FILES = ("ca.pem", "cert.pem", "key.pem")
 
 
@@ -51,9 +57,20 @@ def make_certificates(folder: Path, *, days: int = DAYS) -> None:
             .not_valid_after(now + datetime.timedelta(days=days))
         )
 
+    def usage(*, signs_others: bool) -> x509.KeyUsage:
+        return x509.KeyUsage(
+            digital_signature=not signs_others,
+            key_cert_sign=signs_others,
+            crl_sign=signs_others,
+            **dict.fromkeys(UNUSED, False),
+        )
+
     authority, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    signed = begun("wsiseg authority", authority.public_key()).add_extension(
-        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    signed = (
+        begun("wsiseg authority", authority.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage(signs_others=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(authority.public_key()), critical=False)
     )
     # The authority's key is not kept: nobody can make another certificate of it.
     ca = signed.sign(authority, hashes.SHA256())
@@ -63,6 +80,11 @@ def make_certificates(folder: Path, *, days: int = DAYS) -> None:
     cert = (
         begun("wsiseg", own.public_key())
         .add_extension(names, critical=False)
+        .add_extension(usage(signs_others=False), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(own.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()), critical=False
+        )
         .sign(authority, hashes.SHA256())
     )
     secret = own.private_bytes(

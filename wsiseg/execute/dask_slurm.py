@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,6 @@ from wsiseg.execute._options import options_of
 from wsiseg.execute._tls import security
 
 CERTIFICATES = "~/.wsiseg/certs"
-
-PATIENCE = 24 * 3600
-"""Seconds to wait for the first worker: queues are long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def threads(cores: int, workers: int, options: Mapping[str, Any]) -> int:
 
 @contextmanager
 def start(*, workers: int, threads_per_worker: int = 1, **options: Any) -> Iterator[DaskPool]:
-    """Begin a scheduler here and have Slurm start `workers` workers.
+    """Begin a scheduler here and have Slurm start `workers` workers; tasks wait until the first is there.
 
     Raises
     ------
@@ -89,15 +88,28 @@ def start(*, workers: int, threads_per_worker: int = 1, **options: Any) -> Itera
     """
     given = options_of(Options, options, "dask_slurm")
     try:
-        with (
-            SLURMCluster(**arguments(given, threads_per_worker)) as cluster,
-            Client(cluster) as client,  # type: ignore[no-untyped-call]
-        ):
-            cluster.scale(jobs=workers)
-            client.wait_for_workers(1, timeout=PATIENCE)  # type: ignore[no-untyped-call]
-            yield pool_of(client, workers, resource="GPU" if given.gpus else "")
-    except (FileNotFoundError, RuntimeError) as error:
-        raise ConfigError(f"executor dask_slurm: Slurm did not take the workers' jobs ({error})") from error
+        cluster = SLURMCluster(**arguments(given, threads_per_worker))
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"executor dask_slurm: {error}") from error
+    with cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        refused = refusal(cluster.job_script())
+        if refused:
+            raise ConfigError(f"executor dask_slurm: sbatch refuses the workers' jobs ({refused})")
+        # A worker that comes to its time limit, or whose node is lost, is asked for again.
+        cluster.adapt(minimum_jobs=workers, maximum_jobs=workers)
+        pool = pool_of(client, workers, resource="GPU" if given.gpus else "")
+        # That none is there now only says that the queue is long.
+        yield replace(pool, alive=lambda: True)
+
+
+def refusal(script: str) -> str:
+    """Why Slurm would not take a job; "" where it would."""
+    if shutil.which("sbatch") is None:
+        return "there is no sbatch here"
+    asked = subprocess.run(
+        ["sbatch", "--test-only"], input=script, capture_output=True, text=True, check=False
+    )
+    return " ".join(asked.stderr.split()) if asked.returncode else ""
 
 
 def arguments(given: Options, threads_per_worker: int) -> dict[str, Any]:
@@ -119,12 +131,16 @@ def arguments(given: Options, threads_per_worker: int) -> dict[str, Any]:
             *given.prologue,
             *(f"export {name}={shlex.quote(str(value))}" for name, value in environment.items()),
         ],
-        "worker_extra_args": ["--resources", "GPU=1"] if given.gpus else [],
+        # No pages that anyone could read; memory is Slurm's to limit, and glibc keeps what tiles needed.
+        "worker_extra_args": [
+            *("--no-dashboard", "--dashboard-address", "127.0.0.1:0", "--memory-limit", "0"),
+            *(("--resources", "GPU=1") if given.gpus else ()),
+        ],
         "interface": given.interface or None,
         "log_directory": given.logs or None,
         "local_directory": "${TMPDIR:-/tmp}",
         "protocol": "tls://",
         "security": security(place),
-        "scheduler_options": {"dashboard": False},
+        "scheduler_options": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         "silence_logs": logging.CRITICAL,
     }

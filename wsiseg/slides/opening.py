@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from wsiseg import plugins
@@ -65,17 +65,35 @@ def by_order() -> list[str]:
     return sorted(plugins.names(readers), key=lambda name: plugins.load(readers, name).ORDER)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Readers that are only being tried neither warn nor log."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+class _Quiet:
+    """Readers that are only being tried neither warn nor log; the last thread to leave ends the silence."""
+
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.ending = ExitStack()
+
+    def __enter__(self) -> None:
+        with self.lock:
+            self.inside += 1
+            if self.inside == 1:
+                self.ending.callback(logging.disable, logging.root.manager.disable)
+                logging.disable(logging.CRITICAL)
+                self.ending.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.ending.close()
+
+
+_quiet = _Quiet()
+
+
+def quiet() -> AbstractContextManager[None]:
+    """What silences readers, logging and warnings alike, in all threads at once."""
+    return _quiet
 
 
 def resolve_mpp(slide: Slide, ref: SlideRef) -> float:
