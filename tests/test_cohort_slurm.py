@@ -83,7 +83,7 @@ def submitted(cohort: Call, results: Path, *options: object) -> str:
     return cohort("submit", results, *small, "--run", "--patience 5", *options).split()[-1]
 
 
-def wait_for(condition: Callable[[], object], told: Callable[[], str], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], told: Callable[[], str], seconds: float = 400) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, told()
@@ -247,7 +247,7 @@ def test_an_owner_that_slurm_has_lost_sight_of_and_another_make_one_result(
     wait_for(lambda: node_is_down(call), lambda: call("sinfo"))
     call(SLURM_DEV, "back")
     wait_for(lambda: counts(results)["done"] == 1, lambda: logs(results))
-    wait_for(lambda: over(call, job), lambda: logs(results), seconds=180)
+    wait_for(lambda: over(call, job), lambda: logs(results))
     assert (results / "long.geojson").read_bytes() == long_alone
     assert sorted(path.name for path in (results / ".cohort").iterdir()) == ["000000.json"]
 
