@@ -27,8 +27,8 @@ FORMAT = "wsiseg-cohort-1"
 
 CLASH = "another slide's result has the name {!r} too; name them in a column 'output' of the manifest"
 
-READERS = 8
-"""Slides looked at at once: on a shared disk most of the time goes by in waiting."""
+READERS = 4
+"""Slides looked at at once: on a shared disk much of the time goes by in waiting; more get in each other's way."""
 
 
 @dataclass(frozen=True, slots=True)
