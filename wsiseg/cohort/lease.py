@@ -2,7 +2,7 @@
 
 A lease is made with `link`, which only one of several processes can do, on NFS too. Its owner says every `beat` seconds
 that it is alive by touching it. One that was not touched for `patience` seconds, as the file server's clock has it, is
-void: it is moved away, which again only one process can do, and made anew. Some file systems take the times of their
+void: it is removed by whoever alone holds its gate, a file of a moment, and made anew. Some file systems take the times of their
 clients, whose clocks differ: so `Watch` wants to have seen it unchanged for a while, by its own clock, as well.
 
 An owner that was thought dead and was only slow finds another's token in its lease, or none: it stops, and
@@ -243,21 +243,29 @@ def _clear(path: Path, patience: float, watch: Watch | None) -> Mapping[str, obj
     quiet = watch.unchanged(path, seen) if watch else patience
     if quiet < 2 * patience / BEATS or not seen.void(path.parent, patience):
         return None
-    aside = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:  # another process was first
+    gate = path.with_name(f".{path.name}.gate")
+    if not _entered(gate, patience):
         return None
     try:
-        if look(aside) != seen:
-            # Between the look and the move its owner spoke, or another took it: it is put back.
-            os.link(aside, path)
+        # Since the look its owner may have spoken, or another may have taken it.
+        if look(path) != seen:
             return None
-    except FileExistsError:
-        return None
+        path.unlink(missing_ok=True)
     finally:
-        aside.unlink(missing_ok=True)
+        gate.unlink(missing_ok=True)
     return seen.content or {"deaths": 0}
+
+
+def _entered(gate: Path, patience: float) -> bool:
+    """Whether this process, and no other, may now remove a void lease; one that died doing so is waited for once."""
+    try:
+        os.close(os.open(gate, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+    except FileExistsError:
+        left = look(gate)
+        if left is not None and left.silence(gate.parent) >= patience:
+            gate.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def owner_of(content: Mapping[str, object]) -> str:
