@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 DEATHS = 3
 """Owners of a slide that may vanish, one after another, before it is given up: one may have met a bad node."""
 
-
 SUSPICIOUS = 5
 """Slides that may fail in a process before one is done; then it is the process that is not trusted."""
 
@@ -331,7 +330,7 @@ def _published(plan: Plan, slide: Planned, own: Path, mine: Lease, means: Means,
 
 def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, stop: Stop) -> Outcome:
     """Segment the slide into `made`."""
-    began, told = time.monotonic(), [0.0]
+    place, began, told = place_of(plan, slide), time.monotonic(), [0.0]
 
     def watch(now: Progress) -> None:
         if mine.lost.is_set():
@@ -345,7 +344,7 @@ def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, 
             else:
                 mine.say(stage=now.stage, tiles=slide.tiles)
 
-    def segment(work_dir: Path) -> tuple[int, float, int]:
+    def segment() -> tuple[int, float, int]:
         with stop.breakable():
             result = segment_slide(
                 slide.slide,
@@ -363,7 +362,7 @@ def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, 
                 threshold=plan.options.threshold,
                 min_area_um2=plan.options.min_area_um2,
                 measure=plan.options.measure,
-                work_dir=work_dir,
+                work_dir=place,
                 overwrite=True,
                 in_memory=False,
                 keep_store=True,  # until its outcome is noted
@@ -371,9 +370,8 @@ def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, 
             )
         return result.count, result.survey.tissue_mm2, result.survey.plan.n_tiles
 
-    place = place_of(plan, slide)
     try:
-        nuclei, mm2, tiles = segment(place)
+        nuclei, mm2, tiles = segment()
     except StoreError as error:
         if not mine.held():
             raise Lost from error
@@ -382,7 +380,7 @@ def computed(plan: Plan, slide: Planned, made: Path, mine: Lease, means: Means, 
         # An owner that was thought dead may hold the store's lock yet, and a lost node's may be held for ever.
         log.warning("%s: %s; going on in a copy", slide.slide, error)
         copied(store_path(made, place), made.parent / "before")
-        nuclei, mm2, tiles = segment(place)
+        nuclei, mm2, tiles = segment()
     return replace(
         blank(means), state="done", nuclei=nuclei, mm2=mm2, tiles=tiles, seconds=time.monotonic() - began
     )
