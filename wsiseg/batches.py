@@ -32,6 +32,7 @@ def mean_shift(
     pixels: NDArray[np.float32],
     points: NDArray[np.float32],
     weights: NDArray[np.float32],
+    seeds: NDArray[np.float32],
     *,
     bandwidth: float,
     alike: float,
@@ -39,11 +40,13 @@ def mean_shift(
     device: str,
 ) -> NDArray[np.int64]:
     """Index of the mode nearest to each pixel; as `wsiseg.loops.mean_shift`, in blocks of side `block`."""
-    every, some, heavy = (torch.from_numpy(rows).to(device) for rows in (pixels, points, weights))
-    seeds = separate(*_modes(some, heavy, some, block, bandwidth), alike * bandwidth)
-    if not len(seeds):
+    every, some, heavy, begin = (
+        torch.from_numpy(rows).to(device) for rows in (pixels, points, weights, seeds)
+    )
+    first = separate(*_modes(some, heavy, begin, block, bandwidth), alike * bandwidth)
+    if not len(first):
         return np.full(len(pixels), -1)
-    modes = separate(*_among_all(seeds, every, torch.ones_like(every[:, 0]), bandwidth), bandwidth)
+    modes = separate(*_among_all(first, every, torch.ones_like(every[:, 0]), bandwidth), bandwidth)
     return _nearest(every, modes, block).cpu().numpy()
 
 
@@ -146,12 +149,12 @@ def separate(modes: Tensor, weights: Tensor, bandwidth: float) -> NDArray[np.flo
     order = np.lexsort((at[:, 1].round(2), at[:, 0].round(2), -weights.cpu().numpy()))
     at = at[order]
     keep = np.ones(len(at), bool)
-    pairs = cKDTree(at).query_pairs(bandwidth, output_type="ndarray")
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
-    starts = np.searchsorted(pairs[:, 0], np.arange(len(at) + 1))
-    for i in np.flatnonzero(np.diff(starts)):
+    tree = cKDTree(at)
+    # Asked of kept modes alone: the ends of a nucleus lie in one place, and all pairs of them would fill the memory.
+    for i in range(len(at)):
         if keep[i]:
-            keep[pairs[starts[i] : starts[i + 1], 1]] = False
+            around = np.asarray(tree.query_ball_point(at[i], bandwidth))
+            keep[around[around > i]] = False
     return at[keep]
 
 

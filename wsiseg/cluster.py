@@ -4,8 +4,9 @@ Flat kernel, as De Brabandere et al. (2017) and Liu et al. (2022) use it. In `ou
 first two numbers are a position in the slide, so a pixel can only meet pixels near it, and the work per pixel is
 constant.
 
-Modes are first sought among the means of cells of pixels, weighted by their pixels; where these end, the search goes
-on among the pixels themselves. Cells lie on a grid of the plan, so that overlapping tiles do the same sums.
+Modes are first sought among the means of cells of pixels, weighted by their pixels, from the means of smaller
+cells; where these end, the search goes on among the pixels themselves. Cells lie on a grid of the plan, so that
+overlapping tiles do the same sums.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ BLOCK = 64
 """Side of a block in plan pixels: whole blocks are taken off positions, and a GPU takes block by block."""
 
 CELL = (4, 8)
-"""Rows and columns of plan pixels that make one point, and one seed, of the first search."""
+"""Rows and columns of plan pixels that make one point of the first search."""
 
-ALIKE = 0.5
+SEED = (2, 2)
+"""Rows and columns of plan pixels that make one seed: where nuclei are unclear, coarser ones miss heavy modes."""
+
+ALIKE = 0.1
 """Modes of the first search within this share of the bandwidth are sought as one among the pixels."""
 
 
@@ -38,6 +42,7 @@ def cluster_anchored(
     bandwidth: float = 1.5,
     device: str = "cpu",
     cell: tuple[int, int] = CELL,
+    seed: tuple[int, int] = SEED,
 ) -> NDArray[np.int32]:
     """Clusters of anchored embeddings `(scale * y + o_y, scale * x + o_x, e_3 ..)`.
 
@@ -47,7 +52,8 @@ def cluster_anchored(
     foreground : (H, W) bool
     origin : (y, x)              of the first pixel in the plan
     scale : float                embedding units per pixel
-    cell : (rows, columns)       plan pixels that make one point of the first search; (1, 1) takes every pixel
+    cell, seed : (rows, columns)
+        Plan pixels that make one point and one seed of the first search; (1, 1) takes every pixel.
 
     Returns
     -------
@@ -63,10 +69,11 @@ def cluster_anchored(
     start = (origin[0] % BLOCK, origin[1] % BLOCK)
     pixels, index = _embed(offsets, foreground, start, scale)
     points, weights = _cell_means(pixels, index, foreground.shape, start, cell)
+    seeds, _ = _cell_means(pixels, index, foreground.shape, start, seed)
     shift = loops.mean_shift
     if device != "cpu" or not compiled.AVAILABLE:
         shift = partial(batches.mean_shift, block=BLOCK * scale, device=device)
-    clusters.reshape(-1)[index] = shift(pixels, points, weights, bandwidth=bandwidth, alike=ALIKE) + 1
+    clusters.reshape(-1)[index] = shift(pixels, points, weights, seeds, bandwidth=bandwidth, alike=ALIKE) + 1
     return clusters
 
 

@@ -20,7 +20,7 @@ STEPS = 75
 
 
 def mean_shift(
-    pixels: Rows, points: Rows, weights: NDArray[np.float32], *, bandwidth: float, alike: float
+    pixels: Rows, points: Rows, weights: NDArray[np.float32], seeds: Rows, *, bandwidth: float, alike: float
 ) -> NDArray[np.int64]:
     """Index of the mode nearest to each pixel.
 
@@ -28,13 +28,13 @@ def mean_shift(
     ----------
     pixels : (N, D)           embeddings
     points, weights : (P, D), (P,)
-        Means of cells of pixels and their numbers: points and seeds of the first search.
+        Means of cells of pixels and their numbers, among which the first search goes.
+    seeds : (S, D)            where it begins
     alike
         Modes of the first search within this share of the bandwidth are sought as one among the pixels.
     """
-    ends, mass = shift(points, weights, points, bandwidth)
-    seeds = separate(ends, mass, alike * bandwidth)
-    modes = separate(*shift(pixels, np.ones(len(pixels), np.float32), seeds, bandwidth), bandwidth)
+    first = separate(*shift(points, weights, seeds, bandwidth), alike * bandwidth)
+    modes = separate(*shift(pixels, np.ones(len(pixels), np.float32), first, bandwidth), bandwidth)
     return nearest(pixels, modes, bandwidth / 2)
 
 
