@@ -5,7 +5,8 @@ from torch.nn import functional as F
 
 from wsiseg.networks.coordinates import CHANNELS, add_anchor, bounded_offsets, coordinate_channels
 from wsiseg.networks.forward import for_inference, pad_to_stride, to_tensor
-from wsiseg.networks.resunet import ResUNet, load_encoder
+from wsiseg.networks.fpn import FPN
+from wsiseg.networks.resunet import ResNetEncoder, ResUNet, load_encoder
 
 
 @pytest.fixture
@@ -40,6 +41,63 @@ def test_encoder_names_and_shapes_are_torchvisions():
         "layer4.1.bn2.bias": (512,),
     }
     assert {name: tuple(own[name].shape) for name in expected} == expected
+
+
+def test_bottlenecks_have_torchvisions_names_and_shapes():
+    """Those that torchvision documents for resnet50, and its number of parameters without the last layer."""
+    encoder = ResNetEncoder(depth=50)
+    own = encoder.state_dict()
+    expected = {
+        "layer1.0.conv1.weight": (64, 64, 1, 1),
+        "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+        "layer2.0.conv2.weight": (128, 128, 3, 3),
+        "layer3.5.conv3.weight": (1024, 256, 1, 1),
+        "layer4.2.bn3.running_var": (2048,),
+    }
+    assert {name: tuple(own[name].shape) for name in expected} == expected
+    assert sum(p.numel() for p in encoder.parameters()) == 25_557_032 - 2_049_000
+    assert encoder.channels == [64, 256, 512, 1024, 2048]
+    assert encoder.layer3[0].conv2.stride == (2, 2)
+
+
+@pytest.fixture
+def pyramid():
+    torch.manual_seed(0)
+    net = FPN(2, depth=50, width=0.125)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+def test_a_pyramid_has_four_levels_and_a_map_of_the_inputs_size(pyramid):
+    images = torch.rand(2, 3, 64, 96)
+    assert [p.shape[1:] for p in pyramid.pyramid(images)] == [
+        (32, 16, 24),
+        (32, 8, 12),
+        (32, 4, 6),
+        (32, 2, 3),
+    ]
+    assert pyramid(images).shape == (2, 2, 64, 96)
+
+
+def test_a_fine_level_holds_what_the_coarse_ones_see(pyramid):
+    """Each level is the sum of its own lateral convolution and of the coarser level, enlarged."""
+    images = torch.rand(1, 3, 64, 64)
+    own = [lateral(m) for lateral, m in zip(pyramid.laterals, pyramid.encode(images)[1:], strict=True)]
+    levels = pyramid.pyramid(images)
+    torch.testing.assert_close(levels[3], own[3])
+    for fine in (0, 1, 2):
+        enlarged = levels[fine + 1].repeat_interleave(2, 2).repeat_interleave(2, 3)
+        torch.testing.assert_close(levels[fine], own[fine] + enlarged)
+
+
+def test_folding_a_pyramid_changes_nothing(pyramid):
+    images = torch.rand(1, 3, 64, 64)
+    folded = for_inference(pyramid, "cpu")
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    torch.testing.assert_close(folded(images), pyramid(images), rtol=1e-4, atol=1e-5)
 
 
 def test_load_encoder_takes_what_fits(network):

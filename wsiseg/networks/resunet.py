@@ -1,6 +1,6 @@
 """A U-Net on a ResNet encoder, for semantic proposals (SPN) and instance embeddings (IEN).
 
-The encoder's parameters carry the names and shapes of torchvision's ResNet-18 and -34, so that their
+The encoder's parameters carry the names and shapes of torchvision's ResNet-18, -34 and -50, so that their
 checkpoints load as they are; `width` scales all channels for small, fast models.
 """
 
@@ -15,11 +15,14 @@ from torch.nn import functional as F
 STRIDE = 32
 """Sides of an input are multiples of this."""
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
 class BasicBlock(nn.Module):
     """Two 3 x 3 convolutions and a shortcut (He et al. 2016)."""
+
+    expansion = 1
+    """Output channels, of those of the block's convolutions."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -38,6 +41,38 @@ class BasicBlock(nn.Module):
         shortcut = x if self.downsample is None else self.downsample(x)
         x = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(x)) + shortcut, inplace=True)
+
+
+class Bottleneck(nn.Module):
+    """Convolutions of 1 x 1, 3 x 3 and 1 x 1, the last to four times the channels, and a shortcut.
+
+    The 3 x 3 convolution strides, as torchvision's does; He et al. (2016) have the first one do it.
+    """
+
+    expansion = 4
+    """Output channels, of those of the block's convolutions."""
+
+    def __init__(self, inputs: int, channels: int, stride: int) -> None:
+        super().__init__()
+        outputs = channels * self.expansion
+        self.conv1 = nn.Conv2d(inputs, channels, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = nn.Conv2d(channels, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, H, W) to (B, 4 channels, H / stride, W / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        return F.relu(self.bn3(self.conv3(x)) + shortcut, inplace=True)
 
 
 class UpBlock(nn.Module):
@@ -70,13 +105,15 @@ class ResNetEncoder(nn.Module):
 
     def __init__(self, *, depth: int = 18, width: float = 1.0) -> None:
         super().__init__()
-        c = self.channels = [int(64 * width * scale) for scale in (1, 1, 2, 4, 8)]
+        block, blocks = (BasicBlock if depth < 50 else Bottleneck), BLOCKS[depth]
+        w = [int(64 * width * scale) for scale in (1, 2, 4, 8)]
+        c = self.channels = [w[0], *(block.expansion * n for n in w)]
         self.conv1 = nn.Conv2d(3, c[0], 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(c[0])
-        self.layer1 = _layer(c[1], c[1], BLOCKS[depth][0], 1)
-        self.layer2 = _layer(c[1], c[2], BLOCKS[depth][1], 2)
-        self.layer3 = _layer(c[2], c[3], BLOCKS[depth][2], 2)
-        self.layer4 = _layer(c[3], c[4], BLOCKS[depth][3], 2)
+        self.layer1 = _layer(block, c[0], w[0], blocks[0], 1)
+        self.layer2 = _layer(block, c[1], w[1], blocks[1], 2)
+        self.layer3 = _layer(block, c[2], w[2], blocks[2], 2)
+        self.layer4 = _layer(block, c[3], w[3], blocks[3], 2)
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """The five maps."""
@@ -95,7 +132,7 @@ class ResUNet(ResNetEncoder):
     outputs
         Channels of the last 1 x 1 convolution.
     depth
-        18 or 34: which ResNet the encoder is.
+        18, 34 or 50: which ResNet the encoder is.
     width
         1 is the published size; 0.5 halves every number of channels (3.6 M parameters at depth 18).
     coordinates
@@ -132,9 +169,11 @@ class ResUNet(ResNetEncoder):
         return out
 
 
-def _layer(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+def _layer(
+    block: type[BasicBlock | Bottleneck], inputs: int, channels: int, blocks: int, stride: int
+) -> nn.Sequential:
+    first, outputs = block(inputs, channels, stride), channels * block.expansion
+    return nn.Sequential(first, *(block(outputs, channels, 1) for _ in range(blocks - 1)))
 
 
 def load_encoder(network: nn.Module, weights: dict[str, Tensor]) -> Sequence[str]:
