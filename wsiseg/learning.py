@@ -1,4 +1,4 @@
-"""How far a stage has come: its learning curve, and what it is worth on held-out images."""
+"""How far a stage has come: its learning curve, its plateaus, and what it is worth on held-out images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from wsiseg import metrics
 from wsiseg.parallel import Processes
 from wsiseg.samples import Sample
-from wsiseg.stages import HeldOut, Stage
+from wsiseg.stages import HeldOut, Schedule, Stage
 
 
 class Check:
@@ -41,7 +41,7 @@ class Check:
         if processes.first:
             network = self.stage.network().to(self.device)
             network.load_state_dict(weights)
-            trained = {**self.networks, self.stage.name: network.eval()}
+            trained = {**self.networks, self.stage.name: self.stage.kept(network.eval())}
             pairs = [(s, self._nuclei(trained, s)) for s in self.held_out.samples]
             scores["point F1"] = float(np.mean([metrics.point_f1(s.points, f) for s, f in pairs]))
             masks = [metrics.aji_authors(s.labels, f) for s, f in pairs if s.labels is not None]
@@ -70,6 +70,38 @@ class Check:
     def state(self) -> dict[str, float]:
         """For a checkpoint."""
         return {"highest": self.highest, "since": self.since}
+
+
+class Plateau:
+    """What the learning rate is multiplied by: halved whenever an epoch's mean loss has not fallen for long enough.
+
+    It stays 1 where the schedule's shape is not "plateau".
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.steps = max(1, schedule.epoch // schedule.batch) if schedule.shape == "plateau" else 0
+        self.patience = schedule.patience
+        self.factor, self.lowest, self.since, self.total = 1.0, float("inf"), 0, 0.0
+
+    def add(self, step: int, loss: float, processes: Processes, device: str) -> None:
+        """The loss of a step; the last one of an epoch may halve the factor."""
+        self.total += loss
+        if not self.steps or (step + 1) % self.steps:
+            return
+        mean, self.total = processes.agree(self.total / self.steps, device), 0.0
+        self.since = 0 if mean < self.lowest else self.since + 1
+        self.lowest = min(mean, self.lowest)
+        if self.since == self.patience:
+            self.factor, self.since = self.factor / 2, 0
+
+    def state(self) -> dict[str, float]:
+        """For a checkpoint."""
+        return {"factor": self.factor, "lowest": self.lowest, "since": self.since, "total": self.total}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from what a checkpoint holds."""
+        self.factor, self.lowest, self.total = state["factor"], state["lowest"], state["total"]
+        self.since = int(state["since"])
 
 
 class Curve:

@@ -1,4 +1,7 @@
-"""A stage: one network of a recipe, what it is taught, by which loss and for how long."""
+"""A stage: one network of a recipe, what it is taught, by which loss and for how long.
+
+Networks that are taught together are the submodules of one.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,10 @@ class Schedule:
     size : int               side of a crop, pixels; a multiple of 32
     learning_rate : float    at its highest
     shape : str              "cosine": a short rise before the highest rate, a cosine fall after it;
-                             "constant": that rate throughout, as most papers have it
+                             "constant": that rate throughout, as most papers have it; "plateau": that
+                             rate, halved when the mean loss of an epoch has not fallen for `patience` epochs
+    epoch : int              crops of an epoch, for "plateau"
+    patience : int           epochs, for "plateau"
     tuning : float           factor on the learning rate where the weights are a trained model's (`--from`):
                              at the full rate a few clicks make it forget more than they teach
     optimiser : str          "adamw", or "adam": weight decay is part of the gradient, as in the papers
@@ -41,7 +47,9 @@ class Schedule:
     batch: int = 16
     size: int = 224
     learning_rate: float = 1e-3
-    shape: Literal["cosine", "constant"] = "cosine"
+    shape: Literal["cosine", "constant", "plateau"] = "cosine"
+    epoch: int = 2_000
+    patience: int = 5
     tuning: float = 0.1
     optimiser: Literal["adamw", "adam"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
@@ -58,8 +66,8 @@ class Schedule:
         return replace(self, learning_rate=self.learning_rate * self.tuning)
 
     def rate(self, step: int) -> float:
-        """Learning rate at `step`."""
-        if self.shape == "constant":
+        """Learning rate at `step`, before any plateau has halved it."""
+        if self.shape != "cosine":
             return self.learning_rate
         rise = min(200, max(1, self.steps // 10))
         fall = 0.5 * (1 + np.cos(np.pi * step / self.steps))
@@ -80,6 +88,8 @@ class Stage:
     given_by            network of a trained model (`--from`) that makes this stage needless: it is taken as it is
     nuclei              (networks up to this stage's, image (H, W, 3)) -> labels (H, W), to check it on
                         held-out images; None where it finds none
+    part : str or None  submodule of the network that the stage's name stands for: it alone starts from other
+                        weights and is what the stage gives, the rest helps to teach it; None: all of it
     """
 
     name: str
@@ -91,6 +101,11 @@ class Stage:
     init: str | None = None
     given_by: str | None = None
     nuclei: Callable[[Networks, NDArray[np.uint8]], NDArray[np.int32]] | None = None
+    part: str | None = None
+
+    def kept(self, network: nn.Module) -> nn.Module:
+        """What the stage's name stands for, of the network that it teaches."""
+        return network if self.part is None else network.get_submodule(self.part)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from wsiseg.augment import Augmentation, augmented_crop
 from wsiseg.errors import ConfigError
-from wsiseg.learning import Check, Curve, save
+from wsiseg.learning import Check, Curve, Plateau, save
 from wsiseg.parallel import Processes
 from wsiseg.stages import HeldOut, Stage, TrainingImage
 
@@ -83,13 +83,13 @@ def train(
         if finished.exists():
             network.load_state_dict(torch.load(finished, map_location=device, weights_only=True))
         elif start is not None and stage.given_by is not None and stage.given_by in start:
-            _start_from(network, start[stage.given_by])
+            _start_from(stage.kept(network), start[stage.given_by])
         else:
             if start is not None and stage.name in start:
-                _start_from(network, start[stage.name])
+                _start_from(stage.kept(network), start[stage.name])
                 stage = replace(stage, schedule=stage.schedule.tuned())
             elif stage.init is not None:
-                _start_from(network, networks[stage.init])
+                _start_from(stage.kept(network), networks[stage.init])
             targets = [stage.targets(i.sample, i.options, networks) for i in images]
             pixels = [i.sample.image for i in images]
             crops = _batches(pixels, targets, stage, augmentation, seed=(seed, number), processes=processes)
@@ -103,7 +103,7 @@ def train(
                 save(network.state_dict(), finished)
                 for left in ("ckpt", "best"):
                     (folder / f"{stage.name}.{left}").unlink(missing_ok=True)
-        networks[stage.name] = network.eval()
+        networks[stage.name] = stage.kept(network.eval())
     return networks
 
 
@@ -134,12 +134,13 @@ def _fit(
     )
     mean = {n: w.detach().clone() for n, w in network.state_dict().items()}
     checkpoint = folder / f"{stage.name}.ckpt"
-    start = _resume(checkpoint, network, optimiser, mean, check, device)
+    plateau = Plateau(schedule)
+    start = _resume(checkpoint, network, optimiser, mean, plateau, check, device)
     saved, curve = time.monotonic(), Curve(folder / f"{stage.name}.csv", start)
     together = processes.wrap(network, device)
     for step, (images, targets) in enumerate(batches(start, total), start):
         for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(step)
+            group["lr"] = schedule.rate(step) * plateau.factor
         torch.manual_seed(hash((*seed, step)) % 2**31)  # dropout, whatever came before a resumption
         rng = np.random.default_rng([*seed, step, 1])
         images = images.to(device, memory_format=torch.channels_last)
@@ -151,6 +152,7 @@ def _fit(
         optimiser.step()
         _average(mean, network, min(schedule.average, (step + 1) / (step + 10)))
         curve.add(step, loss.item())
+        plateau.add(step, loss.item(), processes, device)
         if progress is not None and processes.first:
             progress(stage.name, step + 1, total, curve.recent)
         if check is not None and ((step + 1) % check.held_out.every == 0 or step + 1 == total):
@@ -161,7 +163,8 @@ def _fit(
         if time.monotonic() - saved > CHECKPOINT_SECONDS and processes.first:
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
             checked = None if check is None else check.state()
-            save({**state, "mean": mean, "step": step + 1, "check": checked}, checkpoint)
+            so_far = {"mean": mean, "step": step + 1, "plateau": plateau.state(), "check": checked}
+            save({**state, **so_far}, checkpoint)
             curve.flush()
             saved = time.monotonic()
     if processes.first:
@@ -184,6 +187,7 @@ def _resume(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     mean: dict[str, Tensor],
+    plateau: Plateau,
     check: Check | None,
     device: str,
 ) -> int:
@@ -195,6 +199,8 @@ def _resume(
     optimiser.load_state_dict(state["optimiser"])
     for name, value in state["mean"].items():
         mean[name].copy_(value)
+    if "plateau" in state:  # a checkpoint of an earlier version has none
+        plateau.restore(state["plateau"])
     if check is not None and state.get("check") is not None:
         check.highest, check.since = state["check"]["highest"], int(state["check"]["since"])
     log.info("%s goes on from step %d", path.stem, state["step"])

@@ -47,13 +47,13 @@ class RankingNetwork(ResNetEncoder):
         return z, self.count(z)[:, 0]
 
 
-def stage(depth: int, width: float, schedule: Schedule) -> Stage:
+def stage(depth: int, width: float, schedule: Schedule, *, given_by: str = "spn") -> Stage:
     """The stage that teaches an encoder; others start from it by `init=NAME`.
 
-    Where training starts from a trained model, that model's encoder is taken instead.
+    Where training starts from a trained model, the encoder of its network `given_by` is taken instead.
     """
     network: Callable[[], nn.Module] = partial(RankingNetwork, depth=depth, width=width)
-    return Stage(NAME, network, no_targets, ranking_loss, schedule, given_by="spn")
+    return Stage(NAME, network, no_targets, ranking_loss, schedule, given_by=given_by)
 
 
 def no_targets(sample: Sample, _: Options, __: Networks) -> NDArray[np.int8]:
