@@ -11,15 +11,33 @@ def image():
     return np.random.default_rng(0).integers(0, 256, (300, 280, 3), dtype=np.uint8)
 
 
-def test_image_and_targets_move_together():
+@pytest.mark.parametrize("elastic", [0.0, 4.0])
+def test_image_and_targets_move_together(elastic):
     """Where the target is a copy of the image, the crop's target is a copy of the crop."""
     y, x = np.mgrid[:300, :300]
     value = ((np.sin(y / 9) + np.cos(x / 7)) * 60 + 128).astype(np.uint8)
     image = np.repeat(value[..., None], 3, axis=2)
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        crop, marks = random_crop(image, value[None].astype(int), size=96, rng=rng, zoom=(0.8, 1.25))
+        crop, marks = random_crop(
+            image, value[None].astype(int), size=96, rng=rng, zoom=(0.8, 1.25), elastic=elastic
+        )
         assert (crop[0] * 255 - marks[0]).abs().max() < 25
+
+
+@pytest.mark.parametrize("elastic", [3.0, 6.0])
+def test_an_elastic_crop_is_bent_smoothly_and_by_as_much_as_asked_for(elastic):
+    """Where the targets hold row and column of each pixel, the crop tells how far its pixels were moved."""
+    where, image = np.stack(np.mgrid[:400, :400]), np.zeros((400, 400, 3), np.uint8)
+
+    def crop(bent):
+        rng = np.random.default_rng(3)
+        return random_crop(image, where, size=128, rng=rng, zoom=(1, 1), elastic=bent)[1].double()
+
+    moved = crop(elastic) - crop(0.0)
+    moved -= moved.mean((1, 2), keepdim=True)  # a bent crop keeps farther from the border, all of it
+    assert moved.square().mean().sqrt() == pytest.approx(elastic, rel=0.2)
+    assert moved.diff(dim=2).abs().mean() < 0.15 * elastic
 
 
 def test_outside_the_image_nothing_is_labelled():

@@ -18,12 +18,16 @@ from torch.nn import functional as F
 from wsiseg.debris import add_debris
 from wsiseg.stains import STAINS
 
+FARTHEST = 3.0
+"""What an elastic shift is at most, in units of its root mean square: so far a crop looks beyond its square."""
+
 
 @dataclass(frozen=True, slots=True)
 class Augmentation:
     """How far crops may vary; every range is drawn uniformly unless it says otherwise.
 
     zoom : (least, most)              enlargement, log-uniform
+    elastic : float                   root mean square of a smooth random shift of every pixel, pixels; 0: none
     haematoxylin, eosin : (least, most)   factor on the stain's density, log-uniform
     no_eosin : float                  share of crops whose eosin nearly vanishes, as in IHC
     hue : float                       standard deviation of each entry of the stain vectors
@@ -35,6 +39,7 @@ class Augmentation:
     """
 
     zoom: tuple[float, float] = (0.75, 1.33)
+    elastic: float = 0.0
     haematoxylin: tuple[float, float] = (0.4, 1.6)
     eosin: tuple[float, float] = (0.4, 1.6)
     no_eosin: float = 0.3
@@ -54,8 +59,9 @@ def random_crop(
     size: int,
     rng: np.random.Generator,
     zoom: tuple[float, float],
+    elastic: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """A turned, flipped, sheared and zoomed square of an image and its target maps.
+    """A turned, flipped, sheared, zoomed and, by about `elastic` pixels, bent square of an image and its target maps.
 
     Parameters
     ----------
@@ -67,7 +73,7 @@ def random_crop(
     (3, size, size) float32 in 0..1 and (T, size, size) int64
     """
     matrix = _affine(size, zoom, rng)  # crop pixel offsets to image pixel offsets, both from the centre
-    reach = np.abs(matrix).sum(1) * size / 2
+    reach = np.abs(matrix).sum(1) * size / 2 + FARTHEST * elastic
     height, width = image.shape[:2]
     low, high = reach, np.array([height, width]) - reach
     middle = (low + high) / 2
@@ -77,6 +83,8 @@ def random_crop(
     piece = torch.from_numpy(np.ascontiguousarray(image[y0:y1, x0:x1].transpose(2, 0, 1))).float() / 255
     marks = torch.from_numpy(np.ascontiguousarray(targets[:, y0:y1, x0:x1])).float()
     grid = _grid(matrix, centre - (y0, x0), size, (piece.shape[1], piece.shape[2]))
+    if elastic:
+        grid = grid + _bend(size, rng) * elastic * 2 / torch.tensor([piece.shape[2], piece.shape[1]])
     pixels = F.grid_sample(piece[None], grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     labels = F.grid_sample(marks[None], grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return pixels[0], labels[0].round().long()
@@ -101,6 +109,14 @@ def _grid(
     return torch.from_numpy(np.ascontiguousarray(unit[None, ..., ::-1])).float()
 
 
+def _bend(size: int, rng: np.random.Generator) -> Tensor:
+    """(1, size, size, 2) smooth random shifts of about unit variance; a wave of them is some 64 pixels long."""
+    cells = max(4, size // 32)
+    coarse = torch.from_numpy(rng.standard_normal((1, 2, cells, cells), dtype=np.float32))
+    shifts = F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)
+    return (shifts / shifts.square().mean().sqrt()).clamp(-FARTHEST, FARTHEST).permute(0, 2, 3, 1)
+
+
 def augmented_crop(
     image: NDArray[np.uint8],
     targets: NDArray[np.integer],
@@ -114,7 +130,9 @@ def augmented_crop(
 
     `background` is what the targets hold where it is known that there is no nucleus.
     """
-    crop, marks = random_crop(image, targets, size=size, rng=rng, zoom=settings.zoom)
+    crop, marks = random_crop(
+        image, targets, size=size, rng=rng, zoom=settings.zoom, elastic=settings.elastic
+    )
     if rng.random() < settings.debris:
         crop, marks = add_debris(crop, marks, background=background, rng=rng)
         # Debris is dark. A pale blue flake would be what the spindle nuclei of a stroma are.
