@@ -1,4 +1,4 @@
-"""Losses for point supervision: cross-entropy on the labelled pixels, and the discriminative loss."""
+"""Losses for point supervision: cross-entropy on the labelled pixels, edges, and the discriminative loss."""
 
 from __future__ import annotations
 
@@ -7,24 +7,57 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def partial_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over the labelled pixels alone, averaged over them.
+def partial_cross_entropy(
+    logits: Tensor, labels: Tensor, *, background: float = 1.0, nucleus: float = 1.0
+) -> Tensor:
+    """Cross-entropy over the labelled pixels alone, their weighted mean.
 
     Parameters
     ----------
     logits : (B, H, W)    of a nucleus
     labels : (B, H, W)    2 nucleus, 1 background, 0 not labelled
+    background, nucleus
+        Weight of a pixel of each label. The sum is divided by that of the weights, as torch's own weighted
+        cross-entropy does.
 
     Returns
     -------
     scalar; 0 where nothing is labelled
 
-    Source: Qu et al. (2020), Eq. 5; Liu et al. (2022), section 2.2.
+    Source: Qu et al. (2020), Eq. 5; Liu et al. (2022), section 2.2; with weights, Yoo et al. (2019), section 4.2.
     """
-    known = labels > 0
+    weight = background * (labels == 1) + nucleus * (labels == 2)
     each = F.binary_cross_entropy_with_logits(logits, (labels == 2).to(logits.dtype), reduction="none")
-    total: Tensor = (each * known).sum() / known.sum().clamp(min=1)
+    total: Tensor = (each * weight).sum() / weight.sum().clamp(min=1e-6)
     return total
+
+
+def sobel(maps: Tensor) -> Tensor:
+    """Sobel derivatives of maps (B, H, W) along y and along x, their border pixels repeated outwards.
+
+    The filter is 1, 2, 1 across and -1, 0, 1 along the direction: a step of 1 gives 4.
+
+    Returns
+    -------
+    (B, 2, H, W)
+
+    Examples
+    --------
+    >>> sobel(torch.tensor([[[0.0, 0.0, 1.0, 1.0]]]))[0, :, 0].tolist()
+    [[0.0, 0.0, 0.0, 0.0], [0.0, 4.0, 4.0, 0.0]]
+    """
+    around = F.pad(maps[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
+    rows = around[:, :, :-2] + 2 * around[:, :, 1:-1] + around[:, :, 2:]  # (B, H + 2, W)
+    columns = around[:, :-2] + 2 * around[:, 1:-1] + around[:, 2:]  # (B, H, W + 2)
+    return torch.stack([rows[:, 2:] - rows[:, :-2], columns[:, :, 2:] - columns[:, :, :-2]], dim=1)
+
+
+def edge_loss(probability: Tensor, edges: Tensor) -> Tensor:
+    """How far the Sobel derivatives of a probability (B, H, W) are from edges (B, 2, H, W). Scalar.
+
+    Source: Yoo et al. (2019), second term of Eq. 1 and 2; |.| is the mean over pixels and directions.
+    """
+    return (sobel(probability) - edges).abs().mean()
 
 
 def discriminative_loss(
