@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from wsiseg import plugins, recipes
 from wsiseg.config import data_folder, read_config
 from wsiseg.errors import ConfigError, DataError
 
@@ -15,7 +16,8 @@ TRAININGS = sorted(path for path in CONFIGS.glob("*.toml") if path.name != "slur
 @pytest.mark.parametrize("path", TRAININGS, ids=lambda p: p.stem)
 def test_every_configuration_that_ships_is_valid(path):
     config = read_config(path)
-    assert config.settings.spn.steps > 0
+    stages = plugins.load(recipes, config.recipe).stages(config.settings)
+    assert all(stage.schedule.steps > 0 for stage in stages)
 
 
 @pytest.mark.parametrize(
