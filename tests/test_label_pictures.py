@@ -29,6 +29,14 @@ def test_points_then_every_map_side_by_side():
     assert background[1] > background[0] + 20
 
 
+def test_finer_levels_than_nucleus_are_nucleus():
+    def levels(sample, options, networks):
+        return 5000 * targets(sample, options, networks)[:1].astype(np.int16)
+
+    expected = draw_pseudo_labels(image(), lambda *given: targets(*given)[:1])
+    assert (draw_pseudo_labels(image(), levels) == expected).all()
+
+
 def test_a_sample_of_any_name_becomes_a_file(tmp_path):
     path = write_pseudo_labels(image(), targets, tmp_path / "new")
     assert path.name == "a_slide.svs__region_1.png"

@@ -22,11 +22,12 @@ GAP = 8
 def draw_pseudo_labels(image: TrainingImage, targets: Targets) -> NDArray[np.uint8]:
     """(H, W', 3) uint8: the image with its points, then each map of its targets over it, side by side.
 
-    `targets` are those of a recipe's first stage: 2 nucleus, 1 background, 0 not labelled.
+    `targets` are those of a recipe's first stage: 2 and more nucleus, 1 background, 0 not labelled.
     """
     sample = image.sample
     panels = [draw_dots(sample.image, sample.points, color=CLICK)]
-    panels += [tint(sample.image, labels, COLORS) for labels in targets(sample, image.options, {})]
+    maps = np.minimum(targets(sample, image.options, {}), max(COLORS))
+    panels += [tint(sample.image, labels, COLORS) for labels in maps]
     gap = np.full((len(sample.image), GAP, 3), 255, np.uint8)
     parts = [part for panel in panels for part in (gap, panel)][1:]
     return np.concatenate(parts, axis=1)
