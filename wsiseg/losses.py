@@ -1,4 +1,4 @@
-"""Losses for point supervision: cross-entropy on the labelled pixels, edges, and the discriminative loss."""
+"""Losses for point supervision: cross-entropy on the labelled pixels, edges, Gaussian masks, and the discriminative loss."""
 
 from __future__ import annotations
 
@@ -58,6 +58,27 @@ def edge_loss(probability: Tensor, edges: Tensor) -> Tensor:
     Source: Yoo et al. (2019), second term of Eq. 1 and 2; |.| is the mean over pixels and directions.
     """
     return (sobel(probability) - edges).abs().mean()
+
+
+def masked_squared_error(prob: Tensor, mask: Tensor, *, weight: float = 10.0) -> Tensor:
+    """Squared error over the known pixels, those of nuclei weighted, averaged over them.
+
+    Parameters
+    ----------
+    prob : (B, H, W)    of a nucleus
+    mask : (B, H, W)    what it should be: 0 background, above 0 nucleus, below 0 not known
+    weight
+        Of a nucleus's pixel; background's is 1.
+
+    Returns
+    -------
+    scalar; 0 where nothing is known
+
+    Source: Qu et al. (2020), Eq. 2.
+    """
+    known = mask >= 0
+    each = (prob - mask).square() * torch.where(mask > 0, weight, 1.0)
+    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 def discriminative_loss(
