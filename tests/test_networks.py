@@ -9,15 +9,19 @@ from wsiseg.networks.fpn import FPN
 from wsiseg.networks.resunet import ResNetEncoder, ResUNet, load_encoder
 
 
-@pytest.fixture
-def network():
+def trained(net):
     torch.manual_seed(0)
-    net = ResUNet(2, width=0.125)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 2)
     return net.eval()
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return trained(ResUNet(2, width=0.125))
 
 
 def test_output_is_as_large_as_the_input(network):
@@ -155,3 +159,27 @@ def test_padding_reaches_the_stride_and_is_undone(shape):
     np.testing.assert_array_equal(padded[inside], image)
     assert to_tensor(padded[None]).shape == (1, 3, *padded.shape[:2])
     assert F.relu(to_tensor(padded[None])).max() <= 1
+
+
+def test_depth_50_has_bottlenecks_named_and_shaped_as_torchvisions():
+    encoder = ResNetEncoder(depth=50).state_dict()
+    expected = {
+        "layer1.0.conv1.weight": (64, 64, 1, 1),
+        "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+        "layer2.0.conv1.weight": (128, 256, 1, 1),
+        "layer2.0.conv2.weight": (128, 128, 3, 3),
+        "layer3.5.conv3.weight": (1024, 256, 1, 1),
+        "layer4.2.bn3.bias": (2048,),
+    }
+    assert {name: tuple(encoder[name].shape) for name in expected} == expected
+    # torchvision counts 25,557,032 with the classifier's 2,049,000.
+    assert sum(p.numel() for p in ResNetEncoder(depth=50).parameters()) == 25_557_032 - 2_049_000
+
+
+def test_folding_batch_norm_into_bottlenecks_changes_nothing():
+    torch.manual_seed(0)
+    network = trained(ResUNet(2, depth=50, width=0.25))
+    images = torch.rand(1, 3, 64, 64)
+    folded = for_inference(network, "cpu")
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
+    torch.testing.assert_close(folded(images), network(images), rtol=1e-4, atol=1e-5)

@@ -132,7 +132,7 @@ class ResUNet(ResNetEncoder):
     outputs
         Channels of the last 1 x 1 convolution.
     depth
-        18, 34 or 50: which ResNet the encoder is.
+        18, 34 or 50: which ResNet the encoder is; the decoder has the channels of 18 in every case.
     width
         1 is the published size; 0.5 halves every number of channels (3.6 M parameters at depth 18).
     coordinates
@@ -154,17 +154,18 @@ class ResUNet(ResNetEncoder):
         super().__init__(depth=depth, width=width)
         c = self.channels
         self.mix = nn.Conv2d(3 + coordinates, 3, 1) if coordinates else nn.Identity()
-        self.up4 = UpBlock(c[4], c[3], c[3], dropout)
-        self.up3 = UpBlock(c[3], c[2], c[2], dropout)
-        self.up2 = UpBlock(c[2], c[1], c[1], dropout)
-        self.up1 = UpBlock(c[1], c[0], c[0], dropout)
-        self.up0 = UpBlock(c[0], 0, max(16, c[0] // 2), dropout=0.0)
-        self.head = nn.Conv2d(max(16, c[0] // 2), outputs, 1)
+        d = [int(64 * width * scale) for scale in (1, 1, 2, 4)]
+        self.up4 = UpBlock(c[4], c[3], d[3], dropout)
+        self.up3 = UpBlock(d[3], c[2], d[2], dropout)
+        self.up2 = UpBlock(d[2], c[1], d[1], dropout)
+        self.up1 = UpBlock(d[1], c[0], d[0], dropout)
+        self.up0 = UpBlock(d[0], 0, max(16, d[0] // 2), dropout=0.0)
+        self.head = nn.Conv2d(max(16, d[0] // 2), outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         x0, x1, x2, x3, x4 = self.encode(self.mix(x))
-        y = self.up2(self.up3(self.up4(x4, x3), x2), x1)  # (B, c1, H/4, W/4)
+        y = self.up2(self.up3(self.up4(x4, x3), x2), x1)  # (B, d1, H/4, W/4)
         out: Tensor = self.head(self.up0(self.up1(y, x0), None))
         return out
 
