@@ -19,6 +19,8 @@ Networks = Mapping[str, nn.Module]
 Options = Mapping[str, float]
 Targets = Callable[[Sample, Options, Networks], NDArray[np.integer]]
 """(sample, options, networks of earlier stages) -> (T, H, W) int, 0 not labelled."""
+Loss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Tensor]
+"""(network, images (B, 3, h, w), targets (B, T, h, w), generator) -> scalar."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Schedule:
     patience : int           epochs, for "plateau"
     tuning : float           factor on the learning rate where the weights are a trained model's (`--from`):
                              at the full rate a few clicks make it forget more than they teach
-    optimiser : str          "adamw", or "adam": weight decay is part of the gradient, as in the papers
+    optimiser : str          "adamw"; "adam": weight decay is part of the gradient, as in the papers;
+                             "ranger" (`wsiseg.optimisers`)
     betas : (float, float)   of the optimiser
     weight_decay : float     of the optimiser
     average : float          decay of the running mean of the weights, which is what the stage gives; 0: the
@@ -51,7 +54,7 @@ class Schedule:
     epoch: int = 2_000
     patience: int = 5
     tuning: float = 0.1
-    optimiser: Literal["adamw", "adam"] = "adamw"
+    optimiser: Literal["adamw", "adam", "ranger"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
     average: float = 0.998
@@ -81,7 +84,7 @@ class Stage:
     name : str          the network is known by it, and its files
     network             a fresh network
     targets             what it is taught, image by image
-    loss                (network, images (B, 3, h, w), targets (B, T, h, w), generator) -> scalar
+    loss                a loss, or several that take turns, one a step
     schedule
     background : int    what targets hold where there surely is no nucleus
     init : str or None  earlier stage whose weights, where they fit, are the start
@@ -95,7 +98,7 @@ class Stage:
     name: str
     network: Callable[[], nn.Module]
     targets: Targets
-    loss: Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Tensor]
+    loss: Loss | tuple[Loss, ...]
     schedule: Schedule
     background: int = 0
     init: str | None = None
@@ -106,6 +109,10 @@ class Stage:
     def kept(self, network: nn.Module) -> nn.Module:
         """What the stage's name stands for, of the network that it teaches."""
         return network if self.part is None else network.get_submodule(self.part)
+
+    def loss_at(self, step: int) -> Loss:
+        """The loss of a step: of several, number `step` modulo their number."""
+        return self.loss[step % len(self.loss)] if isinstance(self.loss, tuple) else self.loss
 
 
 @dataclass(frozen=True, slots=True)

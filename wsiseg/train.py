@@ -17,12 +17,17 @@ from torch import Tensor, nn
 from wsiseg.augment import Augmentation, augmented_crop
 from wsiseg.errors import ConfigError
 from wsiseg.learning import Check, Curve, Plateau, save
+from wsiseg.optimisers import Ranger
 from wsiseg.parallel import Processes
 from wsiseg.stages import HeldOut, Stage, TrainingImage
 
 log = logging.getLogger(__name__)
 
-OPTIMISERS: Mapping[str, type[torch.optim.Adam]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "ranger": Ranger,
+}
 
 CHECKPOINT_SECONDS = 60.0
 """Seconds between checkpoints: what a killed run loses at most."""
@@ -145,7 +150,7 @@ def _fit(
         rng = np.random.default_rng([*seed, step, 1])
         images = images.to(device, memory_format=torch.channels_last)
         with torch.autocast(kind, torch.bfloat16):
-            loss = stage.loss(together, images, targets.to(device), rng)
+            loss = stage.loss_at(step)(together, images, targets.to(device), rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
