@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsiseg.detection import match_points, pooled
+from wsiseg.detection import concordance, match_points, pooled
 
 
 def points(*pairs):
@@ -23,6 +23,7 @@ def test_hand_counted():
     assert matches.f1 == pytest.approx(4 / 7)
     assert matches.mean_distance == pytest.approx(3.5)
     assert matches.distance_deviation == pytest.approx(0.5)
+    assert (matches.truth.tolist(), matches.found.tolist()) == ([0, 1], [0, 1])
 
 
 def test_the_circle_is_open():
@@ -63,6 +64,8 @@ def test_many_images_are_counted_together():
     assert (every.tp, every.fp, every.fn) == (11, 0, 2)
     assert every.f1 == pytest.approx(22 / 24)
     assert (every.mean_distance, every.distance_deviation) == (2.0, 0.0)
+    third = pooled([second, first])
+    assert third.truth.tolist() == [row + 1 for row in first.truth]
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -74,3 +77,12 @@ def test_shuffled_points_match_alike(seed):
     assert sorted(one.distance) == pytest.approx(sorted(other.distance))
     assert one.tp + one.fn == 12
     assert one.tp + one.fp == 15
+
+
+def test_concordance_by_hand():
+    # Means 2 and 3, variances 2/3 and 8/3, covariance 4/3: 8/3 / (10/3 + 1).
+    assert concordance(np.array([1, 2, 3]), np.array([1, 3, 5])) == pytest.approx((8 / 3) / (13 / 3))
+    assert concordance(np.array([4, 9, 1]), np.array([4, 9, 1])) == 1
+    assert concordance(np.array([1, 2, 3]), np.array([3, 2, 1])) == -1
+    assert concordance(np.array([1, 2, 3]), np.array([5, 5, 5])) == 0
+    assert np.isnan(concordance(np.array([5, 5]), np.array([5, 5])))
