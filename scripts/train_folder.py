@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from wsiseg import plugins, recipes
 from wsiseg.augment import Augmentation
 from wsiseg.memory import keep_memory
-from wsiseg.samples import read_samples, read_split
+from wsiseg.points import ClickFormat
+from wsiseg.samples import Sample, read_samples, read_split
 from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.train import train
 
@@ -72,18 +73,11 @@ def tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_images(config: Mapping[str, Any], root: Path) -> list[TrainingImage]:
     """Images of every data set of a configuration, with their options."""
-    images = []
-    for data in config["data"]:
-        folder = root / data["folder"]
-        samples = read_samples(
-            folder,
-            read_split(folder, data.get("split", "train")),
-            mpp=config.get("mpp", 0.25),
-            from_masks=data.get("points_from_masks", False),
-            classes=config.get("classes", ()),
-        )
-        images += [TrainingImage(sample, data.get("options", {})) for sample in samples]
-    return images
+    return [
+        TrainingImage(sample, data.get("options", {}))
+        for data in config["data"]
+        for sample in read_folder(config, data, root, "train")
+    ]
 
 
 def read_held_out(config: Mapping[str, Any], root: Path) -> HeldOut | None:
@@ -91,14 +85,23 @@ def read_held_out(config: Mapping[str, Any], root: Path) -> HeldOut | None:
     data = config.get("held_out")
     if data is None:
         return None
+    samples = read_folder(config, data, root, "val")
+    return HeldOut(samples, data.get("every", 250), data.get("patience", 0))
+
+
+def read_folder(config: Mapping[str, Any], data: Mapping[str, Any], root: Path, split: str) -> list[Sample]:
+    """The images of one part of one data set; `split` where it names none."""
     folder = root / data["folder"]
-    samples = read_samples(
+    return read_samples(
         folder,
-        read_split(folder, data.get("split", "val")),
+        read_split(folder, data.get("split", split)),
         mpp=config.get("mpp", 0.25),
         from_masks=data.get("points_from_masks", False),
+        classes=config.get("classes", ()),
+        clicks=ClickFormat(
+            data.get("class_column", "class"), data.get("class_names", {}), data.get("lenient", False)
+        ),
     )
-    return HeldOut(samples, data.get("every", 250), data.get("patience", 0))
 
 
 def show(stage: str, step: int, steps: int, loss: float) -> None:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from wsiseg.errors import DataError, PointsError
+from wsiseg.points import ClickFormat
 from wsiseg.samples import read_samples, read_split
 
 
@@ -68,3 +69,30 @@ def test_all_is_every_image_and_needs_no_split(tmp_path):
     for name in ("b", "a"):
         (tmp_path / "images" / f"{name}.png").touch()
     assert read_split(tmp_path, "all") == ("a", "b")
+
+
+def test_classes_go_with_the_points_under_the_names_that_are_given(folder):
+    (folder / "points" / "a.csv").write_text("type,x,y\n2,1,2\n1,3,4\n")
+    layout = ClickFormat(column="type", names={"1": "Positive", "2": "Negative"})
+    (sample,) = read_samples(folder, classes=("Positive", "Negative"), clicks=layout)
+    assert sample.classes == ("Negative", "Positive")
+    assert sample.points.tolist() == [[2, 1], [4, 3]]
+    with pytest.raises(PointsError, match="class '2' is none of 'Positive'"):
+        read_samples(folder, classes=("Positive",), clicks=ClickFormat(column="type"))
+
+
+def test_a_lenient_reader_leaves_out_what_another_refuses(folder):
+    (folder / "points" / "a.csv").write_text("x,y,class\n1,2,a\n30,5,b\n1,2,c\n3,4,d\n")
+    with pytest.raises(PointsError, match="the same point as line 2"):
+        read_samples(folder)
+    (sample,) = read_samples(folder, clicks=ClickFormat(lenient=True))
+    assert sample.points.tolist() == [[2, 1], [4, 3]]
+    assert sample.classes == ("a", "d")
+
+
+def test_an_image_may_be_webp(folder):
+    (folder / "images" / "a.png").unlink()
+    Image.fromarray(np.full((20, 30, 3), 120, np.uint8)).save(folder / "images" / "a.webp", lossless=True)
+    assert read_split(folder, "all") == ("a",)
+    (sample,) = read_samples(folder, from_masks=True)
+    assert sample.image[0, 0].tolist() == [120, 120, 120]

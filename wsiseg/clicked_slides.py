@@ -135,7 +135,7 @@ def samples_of(clicked: ClickedSlide, mpp: float, classes: Sequence[str] = ()) -
         for number, region in enumerate(regions, 1):
             name = f"{Path(clicked.slide.path).name}, region {number}"
             for part in _pieces(region, view):
-                yield _sample(name, part, region, clicks.points / view.scale, view, mpp)
+                yield _sample(name, part, region, clicks, view, mpp)
 
 
 def _regions_with_points(clicked: ClickedSlide, clicks: Clicks) -> list[Region]:
@@ -166,9 +166,7 @@ def _pieces(region: Region, view: PlanView) -> Iterator[Rect]:
             yield Rect(y0, x0, y1, x1)
 
 
-def _sample(
-    name: str, part: Rect, region: Region, points: NDArray[np.float64], view: PlanView, mpp: float
-) -> Sample:
+def _sample(name: str, part: Rect, region: Region, clicks: Clicks, view: PlanView, mpp: float) -> Sample:
     """The sample of one piece; its margin shows context, and the points there bound the cells at its border."""
     outer = part.grow(MARGIN)
     moved = Region(
@@ -178,10 +176,12 @@ def _sample(
     roi = np.zeros(outer.shape, bool)
     inner = part.slices((outer.y0, outer.x0))
     roi[inner] = region_mask([moved], outer.shape, scale=1)[inner]
+    seen = clicks.take(outer.contains(clicks.points / view.scale))
     return Sample(
         f"{name}, ({part.x0}, {part.y0})",
         view.read(outer),
         mpp,
-        points[outer.contains(points)] - (outer.y0, outer.x0),
+        seen.points / view.scale - (outer.y0, outer.x0),
         roi,
+        classes=seen.classes,
     )

@@ -15,30 +15,43 @@ from wsiseg import plugins, recipes
 from wsiseg.augment import Augmentation
 from wsiseg.clicked_slides import read_slide_samples
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.samples import read_samples, read_split
+from wsiseg.points import ClickFormat
+from wsiseg.samples import Sample, read_samples, read_split
 from wsiseg.stages import HeldOut, TrainingImage
 from wsiseg.version import __version__, commit
 
 
-class DataSet(BaseModel):
-    """One folder of labelled images and the pseudo-label parameters that suit it."""
+class Folder(BaseModel):
+    """A folder of labelled images below the data folder (`wsiseg.samples.read_samples`).
+
+    class_column, class_names, lenient       how its clicks are written (`wsiseg.points.ClickFormat`)
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     folder: str
     split: str = "train"
     points_from_masks: bool = False
+    class_column: str = "class"
+    class_names: dict[str, str] = Field(default_factory=dict)
+    lenient: bool = False
+
+    @property
+    def clicks(self) -> ClickFormat:
+        """How its files of points are written."""
+        return ClickFormat(self.class_column, self.class_names, self.lenient)
+
+
+class DataSet(Folder):
+    """Images to train on, and the pseudo-label parameters that suit them."""
+
     options: dict[str, float] = Field(default_factory=dict)
 
 
-class HeldOutData(BaseModel):
+class HeldOutData(Folder):
     """Images that training is checked on, and how often (`wsiseg.stages.HeldOut`)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    folder: str
     split: str = "val"
-    points_from_masks: bool = False
     every: int = Field(default=250, ge=1)
     patience: int = Field(default=0, ge=0)
 
@@ -76,7 +89,10 @@ class Config(BaseModel):
     about: Mapping[str, Any] = Field(default_factory=dict)
 
     def card(self) -> dict[str, Any]:
-        """What `predict.save_model` writes beside the weights: inference settings apart from the training's."""
+        """What `predict.save_model` writes beside the weights: inference settings apart from the training's.
+
+        A recipe whose classes are settings of its own has them there, `class_names` and `class_colors`.
+        """
         recipe = plugins.load(recipes, self.recipe)
         every = asdict(self.settings)
         schedules = {name: value for name, value in every.items() if isinstance(value, dict)}
@@ -88,8 +104,8 @@ class Config(BaseModel):
             "mpp": self.mpp,
             "halo": self.halo,
             "settings": {name: value for name, value in every.items() if name not in schedules},
-            "class_names": list(recipe.CLASS_NAMES),
-            "class_colors": [list(color) for color in recipe.CLASS_COLORS],
+            "class_names": list(getattr(self.settings, "class_names", recipe.CLASS_NAMES)),
+            "class_colors": [list(c) for c in getattr(self.settings, "class_colors", recipe.CLASS_COLORS)],
             "about": {**self.about, "training": training},
         }
 
@@ -164,17 +180,22 @@ def read_training_images(config: Config, root: Path, *, from_masks: bool = False
         )
     images = []
     for data in config.data:
-        folder = root / data.folder
-        names = read_split(folder, data.split)
-        samples = read_samples(
-            folder,
-            names,
-            mpp=config.mpp,
-            from_masks=from_masks or data.points_from_masks,
-            classes=config.classes,
-        )
+        samples = read_folder(config, data, root, from_masks=from_masks)
         images += [TrainingImage(sample, data.options) for sample in samples]
     return images
+
+
+def read_folder(config: Config, data: Folder, root: Path, *, from_masks: bool = False) -> list[Sample]:
+    """The images of one part of one data set."""
+    folder = root / data.folder
+    return read_samples(
+        folder,
+        read_split(folder, data.split),
+        mpp=config.mpp,
+        from_masks=from_masks or data.points_from_masks,
+        classes=config.classes,
+        clicks=data.clicks,
+    )
 
 
 def read_held_out(
@@ -198,9 +219,7 @@ def read_held_out(
     if slides is not None:
         samples = read_slide_samples(slides, mpp=config.mpp, classes=config.classes)
     elif of_config is not None:
-        folder = data_folder(data) / of_config.folder
-        masks = from_masks or of_config.points_from_masks
-        samples = read_samples(folder, read_split(folder, of_config.split), mpp=config.mpp, from_masks=masks)
+        samples = read_folder(config, of_config, data_folder(data), from_masks=from_masks)
     elif patience:
         raise ConfigError(
             "--patience: nothing is held out to be patient with; give --held-out, or [held_out] in the configuration"

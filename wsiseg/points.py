@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,21 @@ from wsiseg.geometry import Rect
 
 GEOJSON = (".geojson", ".json", ".gz")
 PICTURES = (".png", ".tif", ".tiff", ".npy")
+
+
+@dataclass(frozen=True, slots=True)
+class ClickFormat:
+    """How a data set writes its clicks down.
+
+    column : str      of CSV files, that holds the class
+    names             class by what stands there; where this is empty, that is the class
+    lenient : bool    points outside their image, and all but the first of those at one place, are left out
+                      instead of refused: for published data that cannot be mended
+    """
+
+    column: str = "class"
+    names: Mapping[str, str] = field(default_factory=dict)
+    lenient: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +49,16 @@ class Clicks:
     points: NDArray[np.float64]
     classes: tuple[str, ...]
     places: tuple[str, ...]
+
+    def take(self, which: NDArray[np.bool_]) -> Clicks:
+        """Those that are marked, (N,) bool."""
+        kept = np.flatnonzero(which).tolist()
+        return Clicks(
+            self.path,
+            self.points[kept],
+            tuple(self.classes[i] for i in kept),
+            tuple(self.places[i] for i in kept),
+        )
 
     def at(self, index: int) -> str:
         """A point as people write it: (x, y)."""
@@ -74,10 +100,11 @@ def points_from_labels(labels: NDArray[np.integer]) -> NDArray[np.float64]:
     return np.array(centres, np.float64).reshape(-1, 2)
 
 
-def read_clicks(path: Path) -> Clicks:
+def read_clicks(path: Path, layout: ClickFormat = ClickFormat()) -> Clicks:
     """Clicked nuclei of a file: Point and MultiPoint annotations of GeoJSON, or CSV with `x,y[,class]`.
 
-    Other geometries are left out. No file may hold a point twice: it would be taught as two nuclei.
+    Other geometries are left out. No file may hold a point twice, unless its `layout` is lenient: it would be
+    taught as two nuclei.
 
     Raises
     ------
@@ -86,20 +113,20 @@ def read_clicks(path: Path) -> Clicks:
     """
     if path.suffix.lower() in PICTURES:
         raise PointsError(f"{path}: a picture, where clicked points are asked for; use --points-from-masks")
-    read = _read_geojson if path.suffix.lower() in GEOJSON else _read_csv
+    read = _read_geojson if path.suffix.lower() in GEOJSON else partial(_read_csv, column=layout.column)
     rows = list(read(path))
     clicks = Clicks(
         path,
         np.array([(y, x) for y, x, _, _ in rows], np.float64).reshape(-1, 2),
-        tuple(name for _, _, name, _ in rows),
+        tuple(layout.names.get(name, name) for _, _, name, _ in rows),
         tuple(place for _, _, _, place in rows),
     )
     _, first, which = np.unique(clicks.points, axis=0, return_index=True, return_inverse=True)
     earlier = first[which.reshape(-1)]
-    clicks.refuse(
-        earlier != np.arange(len(rows)),
-        lambda i: f"the same point as {clicks.places[earlier[i]]}; delete one of them",
-    )
+    again = earlier != np.arange(len(rows))
+    if layout.lenient:
+        return clicks.take(~again)
+    clicks.refuse(again, lambda i: f"the same point as {clicks.places[earlier[i]]}; delete one of them")
     return clicks
 
 
@@ -135,7 +162,7 @@ Row = tuple[float, float, str, str]
 """y, x, class, and where it stands."""
 
 
-def _read_csv(path: Path) -> Iterator[Row]:
+def _read_csv(path: Path, column: str) -> Iterator[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
@@ -150,7 +177,7 @@ def _read_csv(path: Path) -> Iterator[Row]:
             raise PointsError(
                 f"{path}, line {line}: no numbers under `x` and `y`; the header must name both columns"
             ) from error
-        yield y, x, row.get("class") or "", f"line {line}"
+        yield y, x, row.get(column) or "", f"line {line}"
 
 
 def _read_geojson(path: Path) -> Iterator[Row]:

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from skimage import io
 
 from wsiseg.errors import DataError
-from wsiseg.points import Clicks, check_classes, check_inside, points_from_labels, read_clicks
+from wsiseg.geometry import Rect
+from wsiseg.points import ClickFormat, Clicks, check_classes, check_inside, points_from_labels, read_clicks
+
+PICTURES = (".png", ".webp", ".tif", ".jpg")
+"""Suffixes that an image may have, the first one there is taken; maps beside it are `.png`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +29,7 @@ class Sample:
     points : (N, 2) float64         clicked nuclei, (y, x), pixel corners at integers
     roi : (H, W) bool or None       where every nucleus is clicked; everywhere, where it is None
     labels : (H, W) int32 or None   instances, for evaluation and the fully supervised bound alone
+    classes : tuple of N str        what each point was classified as, "" where it was not; empty: none was
     """
 
     name: str
@@ -33,6 +38,7 @@ class Sample:
     points: NDArray[np.float64]
     roi: NDArray[np.bool_] | None = None
     labels: NDArray[np.int32] | None = None
+    classes: tuple[str, ...] = ()
 
 
 def read_split(folder: Path, split: str) -> tuple[str, ...]:
@@ -44,7 +50,7 @@ def read_split(folder: Path, split: str) -> tuple[str, ...]:
         If there is no such file or no such part; the parts that exist are named.
     """
     if split == "all":
-        return tuple(sorted(path.stem for path in (folder / "images").glob("*.png")))
+        return _names(folder)
     path = folder / "split.json"
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
@@ -57,6 +63,10 @@ def read_split(folder: Path, split: str) -> tuple[str, ...]:
     return tuple(parts[split])
 
 
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted({p.stem for p in (folder / "images").glob("*") if p.suffix in PICTURES}))
+
+
 def read_samples(
     folder: Path,
     names: Sequence[str] | None = None,
@@ -64,18 +74,21 @@ def read_samples(
     mpp: float = 0.25,
     from_masks: bool = False,
     classes: Sequence[str] = (),
+    clicks: ClickFormat = ClickFormat(),  # noqa: B008  # frozen
 ) -> list[Sample]:
     """The images of `folder`, in the order of `names`, or all by name.
 
     Parameters
     ----------
     folder
-        Holds `images/NAME.png` and beside it `points/NAME.csv` or `.geojson`, `labels/NAME.png`, or both;
+        Holds `images/NAME.png` (or another of `PICTURES`) and beside it `points/NAME.csv` or `.geojson`, `labels/NAME.png`, or both;
         `roi/NAME.png` where only a part is clicked.
     from_masks
         Points are the centres of the bounding boxes of the labels: the papers' protocol.
     classes
         What points may be classified as; anything, where it is empty.
+    clicks
+        How the files of points are written.
 
     Raises
     ------
@@ -85,18 +98,22 @@ def read_samples(
         If a file of points cannot be used; its row is named.
     """
     if names is None:
-        names = sorted(p.stem for p in (folder / "images").glob("*.png"))
+        names = _names(folder)
     if not names:
         raise DataError(f"{folder}: no images; they are expected as images/NAME.png")
-    return [_read_sample(folder, name, mpp, from_masks, classes) for name in names]
+    return [_read_sample(folder, name, mpp, from_masks, classes, clicks) for name in names]
 
 
-def _read_sample(folder: Path, name: str, mpp: float, from_masks: bool, classes: Sequence[str]) -> Sample:
-    image = _read_image(folder / "images" / f"{name}.png")
+def _read_sample(
+    folder: Path, name: str, mpp: float, from_masks: bool, classes: Sequence[str], layout: ClickFormat
+) -> Sample:
+    path = _picture(folder / "images", name)
+    image = _read_image(path)
     if image.ndim != 3:
-        raise DataError(f"{folder / 'images' / name}.png: {image.ndim} dimensions; a colour image has 3")
+        raise DataError(f"{path}: {image.ndim} dimensions; a colour image has 3")
     labels = _beside(folder / "labels" / f"{name}.png", image.shape)
     roi = _beside(folder / "roi" / f"{name}.png", image.shape)
+    known: tuple[str, ...] = ()
     clicks = [c for suffix in (".csv", ".geojson") if (c := folder / "points" / (name + suffix)).exists()]
     if from_masks:
         if labels is None:
@@ -105,19 +122,28 @@ def _read_sample(folder: Path, name: str, mpp: float, from_masks: bool, classes:
             )
         points = points_from_labels(labels)
     elif clicks:
-        points = _inside(read_clicks(clicks[0]), (image.shape[0], image.shape[1]), classes)
+        inside = _inside(clicks[0], layout, (image.shape[0], image.shape[1]), classes)
+        points, known = inside.points, inside.classes
     else:
         hint = "; its labels are masks: --points-from-masks takes their centres" * (labels is not None)
         raise DataError(f"{folder / 'points' / name}.csv: no such file{hint}")
     pixels = np.ascontiguousarray(image[..., :3])
-    return Sample(name, pixels, mpp, points, None if roi is None else roi > 0, labels)
+    return Sample(name, pixels, mpp, points, None if roi is None else roi > 0, labels, known)
 
 
-def _inside(clicks: Clicks, shape: tuple[int, int], classes: Sequence[str]) -> NDArray[np.float64]:
-    """The points of `clicks`, all of which lie on the image and are of the classes asked for."""
+def _picture(folder: Path, name: str) -> Path:
+    paths = [folder / (name + suffix) for suffix in PICTURES]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def _inside(path: Path, layout: ClickFormat, shape: tuple[int, int], classes: Sequence[str]) -> Clicks:
+    """The clicks of a file, all of which lie on the image and are of the classes asked for."""
+    clicks = read_clicks(path, layout)
+    if layout.lenient:
+        clicks = clicks.take(Rect(0, 0, *shape).contains(clicks.points))
     check_classes(clicks, classes)
     check_inside(clicks, shape, "image")
-    return clicks.points
+    return clicks
 
 
 def _beside(path: Path, shape: tuple[int, ...]) -> NDArray[np.int32] | None:
