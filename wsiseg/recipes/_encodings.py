@@ -26,7 +26,7 @@ def local_cluster_labels(
 
     The features of a pixel are `(colour_weight * rgb / 255, d / max_distance)`, d its distance to the cell's
     point in pixels, cut off at `max_distance`: so a nucleus need only differ from what is around it, however
-    pale it is. The paper prints neither weights nor what is done to the clusters: these are the best of ten
+    pale it is. The paper prints neither weights nor what is done to the clusters: these are the best of nine
     pairs on validation images (IoU 0.625 with the masks; 0.607 for k-means over the whole image), specks are
     taken off the nuclei and holes in them filled.
 
