@@ -4,9 +4,9 @@
 
 The slide is segmented in this process, and every stage is timed: reading, the two networks, clustering, tracing,
 measuring, keeping what is finished, joining seams, writing. Then the networks alone see as many tiles of the same
-size (or --ceiling-tiles of them, and the time is scaled), by the same workers, all from one picture that is in memory:
-that is the ceiling. `ceiling_ratio` is the whole
-run's time over it, start-up excluded from both. Run it on an idle machine.
+size (or --ceiling-tiles of them, and the time is scaled), shared out evenly among as many workers, all from one picture
+that is in memory: that is the ceiling. `ceiling_ratio` is the whole run's time over it, start-up excluded from both.
+Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def networks_alone(options: argparse.Namespace, survey: Any, model: predict.Mode
 
     def see(tiles: tuple[Tile, ...]) -> int:
         predict.use_threads(max(1, cores() // options.workers))
-        size = 1 if model.device == "cpu" else len(tiles)
+        size = 1 if model.device == "cpu" else len(plan.tasks[0])
         for i in range(0, len(tiles), size):
             batch = tiles[i : i + size]
             origins = [(tile.outer.y0, tile.outer.x0) for tile in batch]
@@ -168,14 +168,13 @@ def networks_alone(options: argparse.Namespace, survey: Any, model: predict.Mode
             networks(predict.to_tensor(np.stack([image] * len(batch))), origins)
         return len(tiles)
 
-    tasks, many = [], 0
-    for task in plan.tasks:
-        if many < options.ceiling_tiles:
-            tasks.append(task)
-            many += len(task)
+    # An equal share for each worker: the ceiling waits for nobody.
+    each = max(1, min(plan.n_tiles, options.ceiling_tiles) // options.workers)
+    tiles = list(plan.tiles)
+    shares = [tuple(tiles[i * each : (i + 1) * each]) for i in range(options.workers)]
     began = time.perf_counter()
     with threads.start(workers=options.workers) as pool:
-        seen = sum(count for _, count in pool.map(see, tasks))
+        seen = sum(count for _, count in pool.map(see, shares))
     return (time.perf_counter() - began) * plan.n_tiles / seen
 
 

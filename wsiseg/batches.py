@@ -43,15 +43,24 @@ def mean_shift(
     every, some, heavy, begin = (
         torch.from_numpy(rows).to(device) for rows in (pixels, points, weights, seeds)
     )
-    first = separate(*_modes(some, heavy, begin, block, bandwidth), alike * bandwidth)
-    if not len(first):
+    begun = separate(*_modes(some, heavy, begin, block, bandwidth, rounds=1, steps=1), alike * bandwidth)
+    go_on = torch.from_numpy(begun.astype(np.float32)).to(device)
+    ended = separate(*_modes(some, heavy, go_on, block, bandwidth), alike * bandwidth)
+    if not len(ended):
         return np.full(len(pixels), -1)
-    modes = separate(*_among_all(first, every, torch.ones_like(every[:, 0]), bandwidth), bandwidth)
+    modes = separate(*_among_all(ended, every, torch.ones_like(every[:, 0]), bandwidth), bandwidth)
     return _nearest(every, modes, block).cpu().numpy()
 
 
 def _modes(
-    points: Tensor, weights: Tensor, seeds: Tensor, block: float, bandwidth: float
+    points: Tensor,
+    weights: Tensor,
+    seeds: Tensor,
+    block: float,
+    bandwidth: float,
+    *,
+    rounds: int = ROUNDS,
+    steps: int = SHIFTS,
 ) -> tuple[Tensor, Tensor]:
     """Where the seeds end, (M, D), and the weight of the points under the kernel there, (M,).
 
@@ -67,7 +76,7 @@ def _modes(
     base[:, :2] = low
     here, mass = seeds - base[of_seed], seeds.new_zeros(len(seeds))
     moving = of_seed.argsort(stable=True)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         n_moving = torch.bincount(of_seed[moving], minlength=len(corners))
         still = []
         for some in alike(n_moving, n_points):
@@ -75,7 +84,7 @@ def _modes(
             mine = moving[place]
             place, real = padded(n_points, some)
             near = points[point[place]] - base[some][:, None]
-            ends, heavy, moves = _shift(here[mine], near, weights[point[place]] * real, bandwidth)
+            ends, heavy, moves = _shift(here[mine], near, weights[point[place]] * real, bandwidth, steps=steps)
             here[mine[there]], mass[mine[there]] = ends[there], heavy[there]
             still.append(mine[there & moves])
         moving = torch.cat(still)

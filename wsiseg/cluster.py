@@ -30,7 +30,7 @@ SEED = (2, 2)
 """Rows and columns of plan pixels that make one seed: where nuclei are unclear, coarser ones miss heavy modes."""
 
 ALIKE = 0.1
-"""Modes of the first search within this share of the bandwidth are sought as one among the pixels."""
+"""Seeds within this share of the bandwidth, after the first shift or at the end of the first search, go on as one."""
 
 
 def cluster_anchored(
