@@ -233,7 +233,15 @@ def images():
 
 
 PLAIN = Augmentation(
-    (0.9, 1.1), (0.9, 1.1), (0.9, 1.1), no_eosin=0, immunostain=0, hue=0, deposits=0, debris=0, blur=0
+    zoom=(0.9, 1.1),
+    haematoxylin=(0.9, 1.1),
+    eosin=(0.9, 1.1),
+    no_eosin=0,
+    immunostain=0,
+    hue=0,
+    deposits=0,
+    debris=0,
+    blur=0,
 )
 
 

@@ -84,7 +84,9 @@ def _modes(
             mine = moving[place]
             place, real = padded(n_points, some)
             near = points[point[place]] - base[some][:, None]
-            ends, heavy, moves = _shift(here[mine], near, weights[point[place]] * real, bandwidth, steps=steps)
+            ends, heavy, moves = _shift(
+                here[mine], near, weights[point[place]] * real, bandwidth, steps=steps
+            )
             here[mine[there]], mass[mine[there]] = ends[there], heavy[there]
             still.append(mine[there & moves])
         moving = torch.cat(still)

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 class Maps:
     """Maps of one tile, channels first.
 
-    prob : (K, H, W) float32                  probability of each class of nucleus
+    prob : (K, H, W) float32                  probability of each class of nucleus; their sum is a nucleus's
     embedding : (D, H, W) float16 or None     instance embedding without its anchor
+    boundary : (H, W) float32 or None         probability of a nucleus's boundary, where a recipe tells it from the rest
     """
 
     prob: NDArray[np.float32]
     embedding: NDArray[np.float16] | None = None
+    boundary: NDArray[np.float32] | None = None
 
     @property
     def aligned(self) -> bool:
@@ -27,4 +29,5 @@ class Maps:
     def crop(self, window: tuple[slice, slice]) -> Maps:
         """A part of aligned maps; nothing is copied."""
         embedding = None if self.embedding is None else self.embedding[:, *window]
-        return Maps(self.prob[:, *window], embedding)
+        boundary = None if self.boundary is None else self.boundary[window]
+        return Maps(self.prob[:, *window], embedding, boundary)

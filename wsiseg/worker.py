@@ -231,7 +231,7 @@ def segment_tile(
         mpp=model.card.mpp,
         centroid=centroid,
         area=area,
-        score=scores.max(axis=1),
+        score=scores.sum(axis=1),
         label=scores.argmax(axis=1).astype(np.int32),
         tile=np.full(count, tile.index, np.int32),
         vertices=vertices,

@@ -261,7 +261,10 @@ def workers_of(asked: int | None, executor: str, tile_size: int) -> int | None:
 def submit(
     results: Results,
     array: Annotated[
-        str, typer.Option(help="Tasks, as sbatch has it: 0-99, 0-99%20.", show_default="a task a slide, 100 at most")
+        str,
+        typer.Option(
+            help="Tasks, as sbatch has it: 0-99, 0-99%20.", show_default="a task a slide, 100 at most"
+        ),
     ] = "",
     time_limit: Annotated[str, typer.Option("--time", help="Time limit of a task.")] = "4:00:00",
     cpus: Annotated[int, typer.Option(help="Processors of a task.", min=1)] = 4,

@@ -105,7 +105,13 @@ def readable(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
     """
     whole = largest_polygons(shapely.make_valid(polygons))
     solid = shapely.polygons(shapely.get_exterior_ring(whole))
-    return largest_polygons(shapely.set_precision(shapely.make_valid(solid), GRID), exterior=True)
+    # Where rounded corners are a valid ring, nothing is left to be done; the others need the slow way.
+    rounded = shapely.transform(solid, lambda corners: np.round(corners / GRID) * GRID)
+    result = shapely.remove_repeated_points(rounded, 0)
+    crossed = ~shapely.is_valid(result)
+    made = shapely.set_precision(shapely.make_valid(solid[crossed]), GRID)
+    result[crossed] = largest_polygons(made, exterior=True)
+    return result
 
 
 def largest_polygons(shapes: NDArray[np.object_], *, exterior: bool = False) -> NDArray[np.object_]:

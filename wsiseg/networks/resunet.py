@@ -1,6 +1,6 @@
 """A U-Net on a ResNet encoder, for semantic proposals (SPN) and instance embeddings (IEN).
 
-The encoder's parameters carry the names and shapes of torchvision's ResNet-18, -34 and -50, so that their
+The encoder's parameters carry the names and shapes of torchvision's ResNets, so that their
 checkpoints load as they are; `width` scales all channels for small, fast models.
 """
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 STRIDE = 32
 """Sides of an input are multiples of this."""
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 class BasicBlock(nn.Module):
@@ -132,7 +132,7 @@ class ResUNet(ResNetEncoder):
     outputs
         Channels of the last 1 x 1 convolution.
     depth
-        18, 34 or 50: which ResNet the encoder is; the decoder has the channels of 18 in every case.
+        18, 34, 50 or 101: which ResNet the encoder is; the decoder has the channels of 18 in every case.
     width
         1 is the published size; 0.5 halves every number of channels (3.6 M parameters at depth 18).
     coordinates

@@ -36,7 +36,9 @@ from wsiseg.recipes._encodings import local_cluster_labels, repel_code
 from wsiseg.samples import Sample
 from wsiseg.stages import Loss, Networks, Options, Schedule, Stage
 
-LABELS_NEEDED = "points"
+LABELS_NEEDED = "points, with classes if nuclei have some"
+GIVES = "nuclei divided among peaks, their classes, and detected points"
+SOURCE = "Chamanzar and Nie (2020)"
 CLASS_NAMES = ("Nucleus",)
 CLASS_COLORS = ((200, 60, 60),)
 

@@ -40,7 +40,9 @@ from wsiseg.recipes._spots import discs, joined, spots
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage
 
-LABELS_NEEDED = "points"
+LABELS_NEEDED = "points on a share of the nuclei"
+GIVES = "connected components, and detected points"
+SOURCE = "Qu et al. (2020)"
 CLASS_NAMES = ("Nucleus",)
 CLASS_COLORS = ((200, 60, 60),)
 

@@ -30,6 +30,8 @@ from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage
 
 LABELS_NEEDED = "points"
+GIVES = "connected components with edges from the image"
+SOURCE = "Yoo et al. (2019)"
 CLASS_NAMES = ("Nucleus",)
 CLASS_COLORS = ((200, 60, 60),)
 

@@ -44,6 +44,8 @@ from wsiseg.recipes._point_targets import (
 from wsiseg.stages import Networks, Schedule, Stage, Targets
 
 LABELS_NEEDED = "points"
+GIVES = "instances by embeddings that meet across tiles"
+SOURCE = "Liu et al. (2022)"
 CLASS_NAMES = ("Nucleus",)
 CLASS_COLORS = ((200, 60, 60),)
 

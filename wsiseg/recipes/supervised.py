@@ -28,7 +28,9 @@ from wsiseg.stages import Networks, Options, Stage
 __all__ = [
     "CLASS_COLORS",
     "CLASS_NAMES",
+    "GIVES",
     "LABELS_NEEDED",
+    "SOURCE",
     "Settings",
     "components",
     "group",
@@ -37,7 +39,9 @@ __all__ = [
     "stages",
 ]
 
-LABELS_NEEDED = "masks"
+LABELS_NEEDED = "masks of all nuclei"
+GIVES = "what spn_ien gives: the bound that points are held against"
+SOURCE = "Liu et al. (2022)"
 
 
 def stages(settings: Settings) -> tuple[Stage, ...]:
