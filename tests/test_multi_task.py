@@ -138,13 +138,17 @@ def test_an_empty_image_is_all_background():
 
 def test_one_loss_a_step_in_the_papers_order():
     """Eq. 4: Voronoi, repel, cluster; with classes a fourth."""
+    in_turn = multi_task.voronoi_loss, multi_task.repel_loss, multi_task.cluster_loss
     (stage,) = multi_task.stages(Settings())
-    order = [stage.loss_at(step) for step in range(7)]
-    names = [loss.__name__ for loss in order]
-    assert names == [*["voronoi_loss", "repel_loss", "cluster_loss"] * 2, "voronoi_loss"]
+    assert [stage.loss_at(step).args for step in range(7)] == [
+        ((task,),) for task in (*in_turn * 2, in_turn[0])
+    ]
     (stage,) = multi_task.stages(TWO)
-    assert stage.loss_at(3) is multi_task.class_loss
-    assert stage.loss_at(4) is multi_task.voronoi_loss
+    assert stage.loss_at(3).args == ((multi_task.class_loss,),)
+    assert stage.loss_at(4).args == ((multi_task.voronoi_loss,),)
+    (stage,) = multi_task.stages(replace(TWO, in_turn=False))
+    assert stage.loss_at(0) is stage.loss_at(1)
+    assert stage.loss_at(0).args == ((*in_turn, multi_task.class_loss),)
 
 
 class Given(torch.nn.Module):
@@ -163,15 +167,14 @@ def test_losses_by_hand():
     images = torch.zeros(1, 3, 1, 2)
     labels = torch.tensor([[[[2, 1]], [[2, 0]], [[1 + LEVELS, 1]], [[2, 0]]]])
 
-    def loss(one):
-        return one(network, images, labels, RNG).item()
+    def losses(settings):
+        return [one(network, images, labels, RNG).item() for one in multi_task.scheduler(settings)]
 
-    assert loss(multi_task.cluster_loss) == pytest.approx((np.log(2) + np.log(4)) / 2)
-    assert loss(multi_task.voronoi_loss) == pytest.approx(np.log(2))
-    assert loss(multi_task.repel_loss) == pytest.approx((0.5**2 + 0.75**2) / 2)
-    assert loss(multi_task.class_loss) == pytest.approx(np.log(2))
+    by_hand = [np.log(2), (0.5**2 + 0.75**2) / 2, (np.log(2) + np.log(4)) / 2, np.log(2)]
+    assert losses(TWO) == pytest.approx(by_hand)
+    assert losses(replace(TWO, in_turn=False)) == pytest.approx([np.mean(by_hand)])
     labels[:] = 0
-    assert [loss(one) for one in multi_task.scheduler(TWO)] == [0, 0, 0, 0]
+    assert losses(TWO) == [0, 0, 0, 0]
 
 
 def hills(*tops, shape=(40, 80), width=4.0):

@@ -15,6 +15,7 @@ from functools import partial
 from typing import ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.feature import peak_local_max
@@ -48,6 +49,9 @@ LEVELS = 1000
 CLUSTER, VORONOI, REPEL, CLASS = range(4)
 """Which map of the targets is which."""
 
+Task = Callable[[Tensor, Tensor], Tensor]
+"""(logits (B, 1 or 1 + K, H, W), targets (B, 3 or 4, H, W)) -> scalar."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -55,6 +59,8 @@ class Settings:
 
     depth, width, dropout         of the network (`ResUNet`)
     class_names, class_colors     what nuclei are told apart as; points must be of these classes, or of none
+    in_turn                       whether a step takes one of the losses, as published, or their mean: what they held
+                                  their scheduler against
     alpha, reach                  of the repel code (Liang et al. 2019, Eq. 4), the second in pixels; published as r
     threshold                     probability from which a pixel is a nucleus's
     apart                         pixels between the middles of two nuclei at least
@@ -76,6 +82,7 @@ class Settings:
     dropout: float = 0.1
     class_names: tuple[str, ...] = CLASS_NAMES
     class_colors: tuple[tuple[int, int, int], ...] = CLASS_COLORS
+    in_turn: bool = True
     alpha: float = 0.05
     reach: float = 70.0
     threshold: float = 0.5
@@ -130,8 +137,18 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
 
 
 def scheduler(settings: Settings) -> tuple[Loss, ...]:
-    """The losses in the order in which they take turns (Eq. 4)."""
-    return voronoi_loss, repel_loss, cluster_loss, *((class_loss,) * several(settings))
+    """The losses in the order in which they take turns (Eq. 4), or the one that is all of them."""
+    tasks = voronoi_loss, repel_loss, cluster_loss, *((class_loss,) * several(settings))
+    turns = tuple((task,) for task in tasks) if settings.in_turn else (tasks,)
+    return tuple(partial(mean_loss, together) for together in turns)
+
+
+def mean_loss(
+    tasks: Sequence[Task], network: nn.Module, images: Tensor, labels: Tensor, _: np.random.Generator
+) -> Tensor:
+    """The mean of the losses of some tasks, of one look at the images (B, 3, H, W)."""
+    logits = network(images).float()
+    return torch.stack([task(logits, labels) for task in tasks]).mean()
 
 
 def targets(settings: Settings, sample: Sample, options: Options, _: Networks) -> NDArray[np.int16]:
@@ -189,27 +206,27 @@ def class_labels(sample: Sample, names: Sequence[str]) -> NDArray[np.int16]:
     return np.array(of_point, np.int16)[voronoi_cells(sample.points, shape)]
 
 
-def cluster_loss(network: nn.Module, images: Tensor, labels: Tensor, _: np.random.Generator) -> Tensor:
+def cluster_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Eq. 1: cross-entropy with the cluster labels."""
-    return partial_cross_entropy(network(images)[:, 0].float(), labels[:, CLUSTER])
+    return partial_cross_entropy(logits[:, 0], labels[:, CLUSTER])
 
 
-def voronoi_loss(network: nn.Module, images: Tensor, labels: Tensor, _: np.random.Generator) -> Tensor:
+def voronoi_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Eq. 2: cross-entropy at the points and on the edges of their cells."""
-    return partial_cross_entropy(network(images)[:, 0].float(), labels[:, VORONOI])
+    return partial_cross_entropy(logits[:, 0], labels[:, VORONOI])
 
 
-def repel_loss(network: nn.Module, images: Tensor, labels: Tensor, _: np.random.Generator) -> Tensor:
+def repel_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Eq. 3: squared difference of the probability and the filtered repel, over what is labelled."""
-    probability, known = network(images)[:, 0].float().sigmoid(), labels[:, REPEL] > 0
+    probability, known = logits[:, 0].sigmoid(), labels[:, REPEL] > 0
     apart = (probability - (labels[:, REPEL] - 1) / LEVELS).square()
     return (apart * known).sum() / known.sum().clamp(min=1)
 
 
-def class_loss(network: nn.Module, images: Tensor, labels: Tensor, _: np.random.Generator) -> Tensor:
+def class_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the classes, over the nuclei whose class is known."""
     classes = labels[:, CLASS] - 2
-    each = F.cross_entropy(network(images)[:, 1:].float(), classes.clamp(min=0), reduction="none")
+    each = F.cross_entropy(logits[:, 1:], classes.clamp(min=0), reduction="none")
     known = classes >= 0
     return (each * known).sum() / known.sum().clamp(min=1)
 
