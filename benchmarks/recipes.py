@@ -1,0 +1,388 @@
+"""All recipes on the official MultiOrgan split under one budget, and the orderings that their papers claim.
+
+    python benchmarks/recipes.py --data FOLDER -o RUNS [--rows spn-ien ...] [--seeds 0 1 2] [--threads 2] [--json]
+
+Every row trains on the twelve training images: half-width ResNet-18, as many crops in all, the same augmentation.
+Threshold and least area are those of highest AJI (authors) on the four validation images; then the fourteen test
+images are scored, once. A row's report is kept in benchmarks/accuracy/recipes/ as it ends, and a run that was cut off
+goes on: rows can be shared out among processes. The tables, benchmarks/accuracy/recipes.md, are made of all reports
+that are there; what `wsiseg recipes` says comes from the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from wsiseg import plugins, recipes
+from wsiseg.augment import Augmentation
+from wsiseg.benchmark import folds_of, hardware, training_images, write
+from wsiseg.config import Config, read_config
+from wsiseg.detection import match_points, pooled
+from wsiseg.evaluate import Choice, choose, evaluate, grouped
+from wsiseg.models import ModelRef
+from wsiseg.predict import Model, load, save_model
+from wsiseg.recipes._known import MEASURED
+from wsiseg.samples import Sample, read_samples
+from wsiseg.stages import Networks
+from wsiseg.train import train
+from wsiseg.version import commit
+
+REPORTS = Path(__file__).parent / "accuracy" / "recipes"
+CONFIGS = Path(__file__).parents[1] / "configs"
+CROPS = 24_000
+"""Of a row, all its stages together; the refinement by a dense CRF counts a crop as four, which is what it costs."""
+RADIUS = 11.0
+"""Pixels between a true and a detected point at most: the average radius in MultiOrgan (Qu et al. 2020)."""
+DETECTION = ("precision", "recall", "F1 of points", "mu_d", "sigma_d")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A recipe, or a variant of one.
+
+    config                  name of the configuration it starts from
+    crops                   of each schedule among its settings
+    settings                what is changed in it besides
+    told                    what the row is, in words
+    same                    another row, and the stages that are the same there: they are copied, not trained again
+    published               the paper's own number and protocol
+    """
+
+    config: str
+    crops: Mapping[str, int]
+    told: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    same: tuple[str, tuple[str, ...]] | None = None
+    published: str = ""
+
+
+PARTIAL = {"detector": 3_000, "segmentation": 8_000, "refinement": 1_000}
+DETECTORS = ("detector_0", "detector_1", "detector_2", "detector")
+START = {"encoder": 4_000, "unet": 20_000}
+
+MAIN: Mapping[str, Row] = {
+    "spn-ien": Row(
+        "spn-ien-small",
+        {"spn": 12_000, "ien": 12_000},
+        "SPN + IEN, `output`, from points",
+        {"least_score": 0.0},
+        published="AJI 0.536, IoU 0.664 (Liu et al. 2022: official test, ImageNet ResNet-34, 1,000 epochs)",
+    ),
+    "pseudo-edge-net": Row(
+        "pseudo-edge-net-small",
+        {"segmentation": 24_000},
+        "small g and attention h, from points",
+        published="IoU 0.614 ± 0.04 (Yoo et al. 2019: ten folds of the 30 images, ResNet-50)",
+    ),
+    "partial-points": Row(
+        "partial-points-small",
+        PARTIAL,
+        "a tenth of the points, background propagation, both labels, dense CRF",
+        published="AJI 0.503, F1 of points 0.828 (Qu et al. 2020: official test, ImageNet ResNet-34)",
+    ),
+    "multi-task": Row(
+        "multi-task-small",
+        {"unet": 24_000},
+        "one loss a step, from points",
+        published="AJI 0.599, precision 0.941, recall 0.925 (Chamanzar and Nie 2020: their own IHC images)",
+    ),
+    "three-class": Row(
+        "three-class-small",
+        START,
+        "self-supervised start, masks of all nuclei",
+        {"share": 1.0},
+        published="AJI 0.706 (Xie et al. 2020: MoNuSeg's own test images, ResNet-101)",
+    ),
+    "supervised": Row(
+        "supervised-small",
+        {"spn": 12_000, "ien": 12_000},
+        "the networks of SPN + IEN, masks of all nuclei: the bound",
+        {"least_score": 0.0},
+        published="AJI 0.549 (Liu et al. 2022: official test)",
+    ),
+}
+VARIANTS: Mapping[str, Row] = {
+    "pen-none": Row("pseudo-edge-net-small", {"segmentation": 24_000}, "f alone", {"edges": "none"}),
+    "pen-large": Row("pseudo-edge-net-small", {"segmentation": 24_000}, "g like f", {"edges": "large"}),
+    "pen-small": Row("pseudo-edge-net-small", {"segmentation": 24_000}, "small g", {"edges": "small"}),
+    "points-plain": Row(
+        "partial-points-small",
+        {**PARTIAL, "detector": 12_000},
+        "plain Gaussian masks, one round",
+        {"mask": "plain", "rounds": 0, "refined": False},
+    ),
+    "points-extended": Row(
+        "partial-points-small",
+        {**PARTIAL, "detector": 12_000},
+        "extended Gaussian masks, one round",
+        {"rounds": 0, "refined": False},
+    ),
+    "points-cluster": Row(
+        "partial-points-small",
+        PARTIAL,
+        "cluster labels alone, no CRF",
+        {"alpha": 0.0, "refined": False},
+        ("partial-points", DETECTORS),
+    ),
+    "points-voronoi": Row(
+        "partial-points-small",
+        PARTIAL,
+        "Voronoi labels alone, no CRF",
+        {"alpha": 1.0, "refined": False},
+        ("partial-points", DETECTORS),
+    ),
+    "points-both": Row(
+        "partial-points-small",
+        PARTIAL,
+        "both labels; as many more crops as the CRF has, without it",
+        {"beta": 0.0},
+        ("partial-points", (*DETECTORS, "segmentation_0")),
+    ),
+    "multi-task-summed": Row(
+        "multi-task-small", {"unet": 24_000}, "all losses in each step", {"in_turn": False}
+    ),
+    "three-class-scratch": Row(
+        "three-class-small", {"unet": 24_000}, "no self-supervised start", {"share": 1.0, "init": "random"}
+    ),
+    "three-class-tenth": Row("three-class-small", START, "masks on a tenth", {"share": 0.1}),
+    "three-class-tenth-scratch": Row(
+        "three-class-small", {"unet": 24_000}, "masks on a tenth, no start", {"share": 0.1, "init": "random"}
+    ),
+}
+ROWS = {**MAIN, **VARIANTS}
+
+ORDERINGS: Sequence[tuple[str, str, str, str]] = (
+    ("pseudo-edge-net", "pen-small", "IoU", "attention > small g"),
+    ("pen-small", "pen-none", "IoU", "small g > none"),
+    ("pen-small", "pen-large", "IoU", "small g > large g"),
+    ("partial-points", "points-extended", "F1 of points", "background propagation > extended Gaussian"),
+    ("points-extended", "points-plain", "F1 of points", "extended > plain Gaussian"),
+    ("points-both", "points-cluster", "AJI (authors)", "both labels > cluster labels"),
+    ("points-both", "points-voronoi", "AJI (authors)", "both labels > Voronoi labels"),
+    ("partial-points", "points-both", "AJI (authors)", "CRF >= none"),
+    ("multi-task", "multi-task-summed", "AJI (authors)", "one loss a step > their sum"),
+    ("three-class", "three-class-scratch", "AJI (authors)", "self-supervised start > none, all labels"),
+    (
+        "three-class-tenth",
+        "three-class-tenth-scratch",
+        "AJI (authors)",
+        "self-supervised start > none, a tenth",
+    ),
+)
+"""What papers say: the first row is better than the second in this metric."""
+
+
+def main() -> None:
+    """Train and score what is asked for; write the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds multiorgan")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--rows", nargs="*", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of the tables")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for seed in options.seeds:
+        for name in options.rows:
+            run(options, name, seed)
+    kept = [json.loads(path.read_text()) for path in sorted(REPORTS.glob("*.json"))]
+    write(REPORTS.with_suffix(".md"), tables(kept))
+    write(MEASURED, measured(kept))
+    print(json.dumps({"rows": kept}) if options.json else tables(kept))
+
+
+def run(options: argparse.Namespace, name: str, seed: int) -> None:
+    """One row with one seed; what an earlier run finished stays."""
+    report, row = REPORTS / f"{name}-seed{seed}.json", ROWS[name]
+    if report.exists():
+        return
+    config = changed(row, name)
+    folder = options.output / f"{name}-seed{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    if row.same is not None:
+        for stage in row.same[1]:
+            shutil.copy(options.output / f"{row.same[0]}-seed{seed}" / f"{stage}.pt", folder / f"{stage}.pt")
+    (validation,), (test,) = (
+        folds_of(options.data / "multiorgan", protocol) for protocol in ("validation", "official")
+    )
+    recipe = plugins.load(recipes, config.recipe)
+    began = time.perf_counter()
+    networks = train(
+        recipe.stages(config.settings),
+        training_images(config, "multiorgan", validation, options.data),
+        folder,
+        augmentation=config.augmentation,
+        seed=seed,
+    )
+    minutes = (time.perf_counter() - began) / 60
+    save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", config.card())
+    model = load(ModelRef(config.recipe, str(folder / "model"), "cpu"))
+    held_out, last = (
+        read_samples(options.data / "multiorgan", fold.scored, mpp=config.mpp, from_masks=True)
+        for fold in (validation, test)
+    )
+    best, _ = choose(held_out, model)
+    kept = {
+        "row": name,
+        "seed": seed,
+        "test": scores(last, model, recipe, networks, best),
+        "validation": scores(held_out, model, recipe, networks, best),
+        "chosen": asdict(best),
+        "minutes": round(minutes, 1),
+        "hardware": f"{hardware('cpu')}, {options.threads} threads",
+        "commit": commit(),
+    }
+    write(report, json.dumps(kept, indent=1) + "\n")
+    print(f"{name}, seed {seed}: AJI (authors) {kept['test']['AJI (authors)']:.4f}", flush=True)
+
+
+def changed(row: Row, name: str) -> Config:
+    """The row's configuration: its crops, its changes, and everybody's augmentation and images."""
+    config = read_config(CONFIGS / f"{row.config}.toml")
+    schedules = {n: replace(getattr(config.settings, n), crops=crops) for n, crops in row.crops.items()}
+    settings = replace(config.settings, **schedules, **row.settings)
+    data = tuple(d for d in config.data if d.folder == "multiorgan")
+    update = {"name": name, "settings": settings, "augmentation": Augmentation(), "data": data}
+    return config.model_copy(update=update)
+
+
+def scores(
+    samples: list[Sample], model: Model, recipe: ModuleType, networks: Networks, best: Choice
+) -> dict[str, float]:
+    """Means over the images, and where the recipe detects points, how well: over all images together."""
+    mean = evaluate(samples, grouped(model, best.threshold, best.min_area)).mean()
+    detect = DETECTORS_OF.get(recipe.__name__.rpartition(".")[2])
+    if detect is None:
+        return mean
+    pairs = [(sample.points, detect(model, recipe, networks, sample.image)) for sample in samples]
+    every = pooled(match_points(truth, found, radius=RADIUS) for truth, found in pairs)
+    values = every.precision, every.recall, every.f1, every.mean_distance, every.distance_deviation
+    return {**mean, **dict(zip(DETECTION, values, strict=True))}
+
+
+def detector(
+    model: Model, recipe: ModuleType, networks: Networks, image: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """Points of the partial-points detector."""
+    points: NDArray[np.float64] = recipe.detect(model.settings, networks, image)
+    return points
+
+
+def peaks(model: Model, recipe: ModuleType, _: Networks, image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Peaks of the multi-task map."""
+    maps, inside = model.predict_whole(image)
+    points, _ = recipe.detections(maps, model.settings)
+    points = points - (inside[0].start, inside[1].start)
+    return points[((points >= 0) & (points < image.shape[:2])).all(1)]
+
+
+DETECTORS_OF: Mapping[str, Callable[..., NDArray[np.float64]]] = {
+    "partial_points": detector,
+    "multi_task": peaks,
+}
+
+
+def tables(kept: list[dict[str, Any]]) -> str:
+    """All reports as Markdown."""
+    lines = [
+        f"MultiOrgan, official split, 14 test images: {CROPS:,} crops of 224 px a row, half-width ResNet-18, one augmentation, "
+        "by `python benchmarks/recipes.py --data FOLDER -o RUNS`. Mean ± deviation over the seeds.",
+        "",
+        *table(kept, MAIN, ("AJI (authors)", "AJI", "Dice", "IoU", "F1", "PQ"), published=True),
+        "",
+        "Points that two of them detect, within 11 px of the true ones, all test images together:",
+        "",
+        *table(
+            kept,
+            {n: r for n, r in ROWS.items() if n.startswith(("partial", "points-p", "points-e", "multi"))},
+            DETECTION,
+        ),
+        "",
+        "Variants:",
+        "",
+        *table(kept, VARIANTS, ("AJI (authors)", "AJI", "IoU", "PQ")),
+        "",
+        "What the papers say, and what came out; a difference within one deviation is not decided:",
+        "",
+        "| claim | metric | first | second | |",
+        "|---|---|---|---|---|",
+        *filter(None, (ordering(kept, *each) for each in ORDERINGS)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def table(
+    kept: list[dict[str, Any]], rows: Mapping[str, Row], metrics: Sequence[str], *, published: bool = False
+) -> list[str]:
+    """Lines of one table; rows without a report are left out."""
+    lines = [
+        "| row | " + " | ".join(metrics) + " | seeds | minutes | what it is |" + " published |" * published,
+        "|---" * (len(metrics) + 4 + published) + "|",
+    ]
+    for name, row in rows.items():
+        of_row = [k for k in kept if k["row"] == name]
+        if of_row:
+            cells = [told(values(of_row, metric)) for metric in metrics]
+            minutes = np.mean([k["minutes"] for k in of_row])
+            end = f" {row.published} |" * published
+            lines.append(
+                f"| {name} | " + " | ".join(cells) + f" | {len(of_row)} | {minutes:.0f} | {row.told} |{end}"
+            )
+    return lines
+
+
+def values(of_row: list[dict[str, Any]], metric: str) -> NDArray[np.float64]:
+    """A metric on the test images, seed by seed."""
+    return np.array([k["test"].get(metric, np.nan) for k in of_row])
+
+
+def told(numbers: NDArray[np.float64]) -> str:
+    """Mean ± deviation; the mean alone of one."""
+    if np.isnan(numbers).any():
+        return ""
+    return f"{numbers.mean():.3f}" + (f" ± {numbers.std(ddof=1):.3f}" if len(numbers) > 1 else "")
+
+
+def ordering(kept: list[dict[str, Any]], better: str, worse: str, metric: str, claim: str) -> str:
+    """A line: does the claim hold? Empty while there are less than two seeds of either."""
+    first, second = (values([k for k in kept if k["row"] == name], metric) for name in (better, worse))
+    if min(len(first), len(second)) < 2:
+        return ""
+    difference = first.mean() - second.mean()
+    deviation = np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / 2)
+    verdict = (
+        "not decided" if abs(difference) <= deviation else "holds" if difference > 0 else "**does not hold**"
+    )
+    return f"| {claim} | {metric} | {told(first)} | {told(second)} | {verdict} |"
+
+
+def measured(kept: list[dict[str, Any]]) -> str:
+    """What `wsiseg recipes` tells: AJI (authors) of the main rows, by recipe."""
+    found = {}
+    for name, row in MAIN.items():
+        of_row = [k for k in kept if k["row"] == name]
+        if len(of_row) > 1:
+            aji = values(of_row, "AJI (authors)")
+            recipe = read_config(CONFIGS / f"{row.config}.toml").recipe
+            deviation = round(float(aji.std(ddof=1)), 4)
+            found[recipe] = {"mean": round(float(aji.mean()), 4), "deviation": deviation, "seeds": len(aji)}
+    return json.dumps(found, indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    main()
