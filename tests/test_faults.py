@@ -8,11 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from slides_made import discs, tiny_model, write_slide
 
-from wsiseg.errors import OutputError, StoreError, TaskError
+from wsiseg.errors import DeviceError, OutputError, StoreError, TaskError
 from wsiseg.geometry import Rect
+from wsiseg.maps import Maps
 from wsiseg.pipeline import segment_slide
+from wsiseg.recipes import spn_ien
 from wsiseg.slides.resample import PlanView
 
 
@@ -128,3 +131,39 @@ def test_a_tile_that_cannot_be_read_is_named_and_the_rest_is_kept(
     monkeypatch.undo()
     segment_slide(slide, model=model, tile_size=128, outputs=[out])
     assert out.read_bytes() == whole(slide, model, tmp_path)
+
+
+def device_of(images_at_most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Lets the networks run out of memory with more images than that; how many each call had."""
+    maps, seen = spn_ien.maps, []
+
+    def crowded(networks: object, settings: object, images: torch.Tensor, origins: object) -> list[Maps]:
+        seen.append(len(images))
+        if len(images) > images_at_most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return maps(networks, settings, images, origins)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(spn_ien, "maps", crowded)
+    return seen
+
+
+def test_a_device_without_enough_memory_is_given_smaller_pieces(
+    slide: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = whole(slide, model, tmp_path)
+    seen = device_of(2, monkeypatch)
+    out = tmp_path / "out.geojson"
+    segment_slide(slide, model=model, tile_size=128, batch_size=4, outputs=[out], workers=1)
+    assert {2, 4} <= set(seen)
+    assert out.read_bytes() == expected
+
+
+def test_a_device_without_memory_for_one_tile_is_told(
+    slide: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = device_of(0, monkeypatch)
+    with pytest.raises(
+        DeviceError, match=r"cpu: out of memory with one tile of 384 x 384 px; give a smaller"
+    ):
+        segment_slide(slide, model=model, tile_size=128, batch_size=4, outputs=[tmp_path / "out.geojson"])
+    assert {4, 2, 1} <= set(seen)

@@ -51,7 +51,7 @@ class ConfigError(InputError):
 
 
 class DeviceError(InputError):
-    """A device was asked for that is not there."""
+    """A device was asked for that is not there, or its memory does not hold one tile."""
 
 
 class OutputError(InputError):

@@ -47,13 +47,22 @@ class Model:
         ----------
         images : (B, H, W, 3) uint8 at the model's mpp    H and W are multiples of 32
         origins : (y, x) of each image's first pixel in the plan; (0, 0) where it is None
+
+        Raises
+        ------
+        DeviceError
+            If not even one image fits into the memory.
         """
         at = list(origins) if origins is not None else [(0, 0)] * len(images)
         try:
             maps: list[Maps] = self.recipe.maps(self.networks, self.settings, to_tensor(images), at)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
             if len(images) == 1:
-                raise
+                height, width = images.shape[1:3]
+                raise DeviceError(
+                    f"{self.device}: out of memory with one tile of {height} x {width} px; "
+                    "give a smaller --tile-size, or --device cpu"
+                ) from error
             torch.cuda.empty_cache()
             log.warning("out of memory with %d images at once; running them in halves", len(images))
             half = len(images) // 2
