@@ -134,7 +134,7 @@ def samples_of(clicked: ClickedSlide, mpp: float, classes: Sequence[str] = ()) -
         check_inside(clicks, slide.shape, "slide")
         for number, region in enumerate(regions, 1):
             name = f"{Path(clicked.slide.path).name}, region {number}"
-            for part in _pieces(region, view):
+            for part in pieces(region, view):
                 yield _sample(name, part, region, clicks, view, mpp)
 
 
@@ -153,7 +153,7 @@ def _regions_with_points(clicked: ClickedSlide, clicks: Clicks) -> list[Region]:
     return held
 
 
-def _pieces(region: Region, view: PlanView) -> Iterator[Rect]:
+def pieces(region: Region, view: PlanView) -> Iterator[Rect]:
     """Rectangles of at most `PIECE` pixels that cover a region, of about equal size, in plan pixels."""
     low = np.maximum(0, np.floor(region.exterior.min(0) / view.scale)).astype(int)
     high = np.minimum(view.shape, np.ceil(region.exterior.max(0) / view.scale)).astype(int)
@@ -168,14 +168,7 @@ def _pieces(region: Region, view: PlanView) -> Iterator[Rect]:
 
 def _sample(name: str, part: Rect, region: Region, clicks: Clicks, view: PlanView, mpp: float) -> Sample:
     """The sample of one piece; its margin shows context, and the points there bound the cells at its border."""
-    outer = part.grow(MARGIN)
-    moved = Region(
-        region.exterior / view.scale - (outer.y0, outer.x0),
-        tuple(hole / view.scale - (outer.y0, outer.x0) for hole in region.holes),
-    )
-    roi = np.zeros(outer.shape, bool)
-    inner = part.slices((outer.y0, outer.x0))
-    roi[inner] = region_mask([moved], outer.shape, scale=1)[inner]
+    outer, roi = surroundings(part, region, view)
     seen = clicks.take(outer.contains(clicks.points / view.scale))
     return Sample(
         f"{name}, ({part.x0}, {part.y0})",
@@ -185,3 +178,16 @@ def _sample(name: str, part: Rect, region: Region, clicks: Clicks, view: PlanVie
         roi,
         classes=seen.classes,
     )
+
+
+def surroundings(part: Rect, region: Region, view: PlanView) -> tuple[Rect, NDArray[np.bool_]]:
+    """A piece with its margin, in plan pixels, and (H, W) which of these belong to the piece and its region."""
+    outer = part.grow(MARGIN)
+    moved = Region(
+        region.exterior / view.scale - (outer.y0, outer.x0),
+        tuple(hole / view.scale - (outer.y0, outer.x0) for hole in region.holes),
+    )
+    roi = np.zeros(outer.shape, bool)
+    inner = part.slices((outer.y0, outer.x0))
+    roi[inner] = region_mask([moved], outer.shape, scale=1)[inner]
+    return outer, roi

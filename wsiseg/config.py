@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from wsiseg import plugins, recipes
 from wsiseg.augment import Augmentation
 from wsiseg.clicked_slides import read_slide_samples
+from wsiseg.corrections import Corrected, read_corrections
 from wsiseg.errors import ConfigError, DataError
+from wsiseg.models import describe, find_model
 from wsiseg.points import ClickFormat
 from wsiseg.samples import Sample, read_samples, read_split
-from wsiseg.stages import HeldOut, TrainingImage
+from wsiseg.slides.slide import SlideRef
+from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.version import __version__, commit
 
 
@@ -132,6 +135,32 @@ def read_config(path: Path) -> Config:
     return config.model_copy(update={"settings": settings})
 
 
+def tuning_config(model: str, *, crops: int) -> Config:
+    """A configuration that trains a model further: its own settings, and `crops` crops a stage.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    card = describe(find_model(model))
+    recipe = plugins.load(recipes, card.recipe)
+    settings = TypeAdapter(recipe.Settings).validate_python(dict(card.settings))
+    every = {f.name: getattr(settings, f.name) for f in fields(settings)}
+    short: dict[str, Any] = {n: replace(v, crops=crops) for n, v in every.items() if isinstance(v, Schedule)}
+    if "init" in every:
+        short["init"] = "random"  # the model is the start, whatever its own was
+    return Config(
+        name=f"{card.name}-corrected",
+        recipe=card.recipe,
+        mpp=card.mpp,
+        halo=card.halo,
+        classes=card.class_names if len(card.class_names) > 1 else (),
+        settings=replace(settings, **short),
+        about={**{k: v for k, v in card.about.items() if k != "training"}, "from": card.name},
+    )
+
+
 def data_folder(given: Path | None) -> Path:
     """Where labelled images lie: what was given, else the variable WSISEG_DATA.
 
@@ -156,6 +185,27 @@ def read_images(
     if data is not None or slides is None:
         images += read_training_images(config, data_folder(data), from_masks=from_masks)
     return images
+
+
+def read_corrected_images(
+    config: Config, files: Sequence[Path], slides: Sequence[str], *, slide_mpp: float | None = None
+) -> tuple[list[TrainingImage], list[Sample]]:
+    """Corrected nuclei to learn from, and those that are held out (`wsiseg.corrections`).
+
+    Raises
+    ------
+    ConfigError
+        If there are not as many slides as files.
+    """
+    if len(files) != len(slides):
+        raise ConfigError(
+            f"{len(files)} files of --corrections and {len(slides)} of --slide; give the slide of each"
+        )
+    corrected = [
+        Corrected(SlideRef(slide, mpp=slide_mpp), file) for file, slide in zip(files, slides, strict=True)
+    ]
+    taught, held_out = read_corrections(corrected, mpp=config.mpp, classes=config.classes)
+    return [TrainingImage(sample, config.options) for sample in taught], held_out
 
 
 def read_clicked_images(config: Config, manifest: Path) -> list[TrainingImage]:

@@ -18,6 +18,8 @@ class Geometry:
     coordinates            as GeoJSON has them, (x, y)
     feature : int          which feature of the file it is in, from 1
     name, class_name : str    QuPath's name and classification; empty where there is none
+    object_type : str      "annotation", "detection", "cell", ...; empty where there is none
+    locked : bool          whether QuPath lets nobody move it: what wsiseg says it processed
     """
 
     kind: str
@@ -25,6 +27,8 @@ class Geometry:
     feature: int = 1
     name: str = ""
     class_name: str = ""
+    object_type: str = ""
+    locked: bool = False
 
 
 def read_geometries(path: Path) -> list[Geometry]:
@@ -46,10 +50,15 @@ def read_geometries(path: Path) -> list[Geometry]:
 def _simple(node: Any, number: int) -> Iterator[Geometry]:
     if node["type"] == "Feature":
         about = node.get("properties") or {}
-        name, class_name = str(about.get("name") or ""), _class_name(about.get("classification"))
         if node["geometry"] is not None:
             for each in _simple(node["geometry"], number):
-                yield replace(each, name=name, class_name=class_name)
+                yield replace(
+                    each,
+                    name=str(about.get("name") or ""),
+                    class_name=_class_name(about.get("classification")),
+                    object_type=str(about.get("objectType") or ""),
+                    locked=about.get("isLocked") is True,
+                )
     elif node["type"] in ("FeatureCollection", "GeometryCollection"):
         for each in node["features" if "features" in node else "geometries"]:
             yield from _simple(each, number)

@@ -38,7 +38,7 @@ def read_regions(path: Path) -> tuple[Region, ...]:
         If the file cannot be read, is no GeoJSON, or holds no polygon.
     """
     try:
-        regions = tuple(_regions(read_geometries(path)))
+        regions = tuple(regions_of(read_geometries(path)))
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise RegionError(f"{path}: cannot be read as GeoJSON of regions ({error})") from error
     if not regions:
@@ -46,7 +46,14 @@ def read_regions(path: Path) -> tuple[Region, ...]:
     return regions
 
 
-def _regions(geometries: Sequence[Geometry]) -> Iterator[Region]:
+def regions_of(geometries: Sequence[Geometry]) -> Iterator[Region]:
+    """The polygons among some geometries, in their order.
+
+    Raises
+    ------
+    ValueError, TypeError, IndexError
+        If a ring is no area.
+    """
     for each in geometries:
         polygons = {"Polygon": [each.coordinates], "MultiPolygon": each.coordinates}.get(each.kind, [])
         for rings in polygons:

@@ -30,6 +30,7 @@ class Sample:
     roi : (H, W) bool or None       where every nucleus is clicked; everywhere, where it is None
     labels : (H, W) int32 or None   instances, for evaluation and the fully supervised bound alone
     classes : tuple of N str        what each point was classified as, "" where it was not; empty: none was
+    outlines : (H, W) int32 or None     nuclei that somebody outlined, numbered as the points are, from 1
     """
 
     name: str
@@ -39,6 +40,7 @@ class Sample:
     roi: NDArray[np.bool_] | None = None
     labels: NDArray[np.int32] | None = None
     classes: tuple[str, ...] = ()
+    outlines: NDArray[np.int32] | None = None
 
 
 def read_split(folder: Path, split: str) -> tuple[str, ...]:

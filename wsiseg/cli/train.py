@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsiseg.cli._bars import bars
 from wsiseg.cli._report import reported, say, speak
 
+if TYPE_CHECKING:
+    from wsiseg.samples import Sample
+
+CORRECTION_CROPS = 2_000
+"""Of each stage, where corrected nuclei train a model further: a few minutes on two cores."""
+
 
 @reported
 def train(
     config: Annotated[
-        Path, typer.Argument(help="TOML file, such as configs/spn-ien-small.toml.", show_default=False)
-    ],
+        Path | None,
+        typer.Argument(
+            help="TOML file, such as configs/spn-ien-small.toml; may be left out with --corrections and --from.",
+            show_default=False,
+        ),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
     ] = None,
@@ -26,6 +36,18 @@ def train(
     start: Annotated[
         str | None,
         typer.Option("--from", help="Start from this model: a bundled name or a model folder."),
+    ] = None,
+    corrections: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--corrections",
+            help="GeoJSON of a slide's nuclei after they were corrected in QuPath, with areas drawn around what was. "
+            "May be given several times, each with its --slide.",
+        ),
+    ] = None,
+    slide: Annotated[list[str] | None, typer.Option("--slide", help="The slide of --corrections.")] = None,
+    slide_mpp: Annotated[
+        float | None, typer.Option("--slide-mpp", help="Microns per pixel of --slide, where it has none.")
     ] = None,
     points_from_masks: Annotated[
         bool, typer.Option("--points-from-masks", help="Points are the centres of the masks in --data.")
@@ -48,7 +70,7 @@ def train(
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")] = False,
 ) -> None:
-    """Train a model from points.
+    """Train a model from points, or further from corrected nuclei.
 
     A run that was cut off goes on from its last checkpoint when the same command is given again. The
     model lies in the folder `model` of the run; `wsiseg segment --model RUN/model` uses it.
@@ -57,22 +79,41 @@ def train(
 
     wsiseg train configs/spn-ien-small.toml --data ~/nuclei -o runs/mine
 
+    wsiseg train --corrections fixed.geojson --slide slide.svs --from he-points -o runs/mine
+
     slides.csv has a row a slide: slide,points[,regions][,slide_mpp]. Points are QuPath's GeoJSON or a CSV
     file with x,y[,class]; a region around points says that every nucleus in it is clicked.
+
+    fixed.geojson is all objects of an image, exported after nuclei were deleted, drawn anew or added as points, with an
+    annotation around each place where all are right now. A quarter of them is held out, to say whether it helped.
 
     On several GPUs: torchrun --standalone --nproc-per-node 4 -m wsiseg train CONFIG --data FOLDER
     """
     speak(quiet=quiet, verbose=verbose)
     from wsiseg import plugins, recipes
-    from wsiseg.config import read_config, read_held_out, read_images
+    from wsiseg.config import (
+        read_config,
+        read_corrected_images,
+        read_held_out,
+        read_images,
+        tuning_config,
+    )
     from wsiseg.curves import draw_curves
+    from wsiseg.errors import ConfigError
     from wsiseg.parallel import processes
     from wsiseg.predict import check_device, load_networks, save_model
     from wsiseg.train import train as run
 
-    settings = read_config(config)
+    if config is not None:
+        settings = read_config(config)
+    elif corrections and start is not None:
+        settings = tuning_config(start, crops=CORRECTION_CROPS)
+    else:
+        raise ConfigError("no configuration; it may be left out only with --corrections and --from")
     begin = None if start is None else load_networks(start, settings.recipe, settings.settings)
-    images = read_images(settings, data, slides, from_masks=points_from_masks)
+    images, kept_back = read_corrected_images(settings, corrections or [], slide or [], slide_mpp=slide_mpp)
+    if data is not None or slides is not None or not images:
+        images += read_images(settings, data, slides, from_masks=points_from_masks)
     checks = read_held_out(settings, data, held_out, patience=patience, from_masks=points_from_masks)
     folder = output or Path("runs") / settings.name
     recipe = plugins.load(recipes, settings.recipe)
@@ -103,4 +144,25 @@ def train(
     final = {name: networks[name] for name in recipe.networks(settings.settings)}
     save_model(final, folder / "model", settings.card())
     say(f"learning curves: {draw_curves(folder)}")
+    if corrections and start is not None:
+        say(compared(settings.recipe, start, folder / "model", kept_back, own_device))
     say(f"the model lies in {folder / 'model'}; use it with: wsiseg segment SLIDE --model {folder / 'model'}")
+
+
+def compared(recipe: str, before: str, after: Path, held_out: list[Sample], device: str) -> str:
+    """Whether a model became better on held-out corrected nuclei, in words."""
+    from wsiseg.evaluate import on_corrected
+    from wsiseg.models import ModelRef, find_model
+    from wsiseg.predict import load
+
+    if not held_out:
+        return "too few nuclei were corrected to hold some out: whether it helped is not known"
+    first, second = (
+        on_corrected(held_out, load(ModelRef(recipe, str(folder), device)))
+        for folder in (find_model(before), after)
+    )
+    told = f"on {first.nuclei} held-out nuclei: F1 of points {first.f1:.3f} before, {second.f1:.3f} after"
+    gain = second.f1 - first.f1
+    if first.aji is not None and second.aji is not None:
+        told, gain = f"{told}; AJI {first.aji:.3f} before, {second.aji:.3f} after", second.aji - first.aji
+    return f"{told}: " + ("better" if gain > 0 else "no better; correct more, or stay with what you had")

@@ -13,6 +13,7 @@ from wsiseg.pseudo_labels import (
     UNLABELLED,
     cluster_labels,
     instance_labels,
+    voronoi_cells,
     voronoi_labels,
 )
 from wsiseg.samples import Sample
@@ -46,7 +47,30 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
             voronoi_labels(sample.points, (shape[0], shape[1])),
         ]
     )
+    labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
+
+
+def with_outlines(labels: NDArray[np.int8], sample: Sample) -> NDArray[np.int8]:
+    """Cluster and Voronoi labels (2, H, W) with what is known where nuclei were outlined.
+
+    Inside an outline is nucleus; the rest of such a nucleus's Voronoi cell is background in the cluster labels.
+    """
+    if sample.outlines is None:
+        return labels
+    shape = (labels.shape[1], labels.shape[2])
+    inside, known = sample.outlines > 0, outlined(sample)[voronoi_cells(sample.points, shape)]
+    cluster = np.where(inside, NUCLEUS, np.where(known, BACKGROUND, labels[0]))
+    return np.stack([cluster, np.where(inside, NUCLEUS, labels[1])]).astype(np.int8)
+
+
+def outlined(sample: Sample) -> NDArray[np.bool_]:
+    """(N + 1,) whether the nucleus of this number, from 1, has an outline."""
+    has = np.zeros(len(sample.points) + 1, bool)
+    if sample.outlines is not None:
+        has[np.unique(sample.outlines)] = True
+    has[0] = False
+    return has
 
 
 def refreshed_targets(threshold: float, sample: Sample, _: Options, trained: Networks) -> NDArray[np.int8]:
@@ -70,6 +94,7 @@ def refreshed_targets(threshold: float, sample: Sample, _: Options, trained: Net
     near = np.abs(probability - threshold) < REFRESH_MARGIN
     refreshed[near & (nucleus | (probability < threshold))] = UNLABELLED
     labels = np.stack([refreshed, voronoi_labels(sample.points, (shape[0], shape[1]))])
+    labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
 
 
@@ -83,6 +108,9 @@ def instance_targets(
         foreground=foreground,
         background=background,
     )
+    if sample.outlines is not None:
+        guessed = np.append(~outlined(sample), True)[labels]  # the background's number comes after theirs
+        labels = np.where(sample.outlines > 0, sample.outlines, labels * guessed).astype(np.int32)
     return (labels if sample.roi is None else labels * sample.roi)[None]
 
 
