@@ -23,11 +23,12 @@ import numpy as np
 import torch
 
 from wsiseg import metrics, plugins, recipes
-from wsiseg.benchmark import folds_of, hardware, training_images, write
+from wsiseg.benchmark import folds_of, hardware, training_images
 from wsiseg.config import Config, read_config
 from wsiseg.evaluate import Choice, choose
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelRef
+from wsiseg.outputs import write_text
 from wsiseg.predict import Model, load, save_model
 from wsiseg.pseudo_labels import adaptive_sigma
 from wsiseg.samples import Sample, read_samples
@@ -73,7 +74,7 @@ def main() -> None:
             run(options, row, seed)
     kept = [json.loads(path.read_text()) for path in sorted(REPORTS.glob("*.json"))]
     text = table(kept)
-    write(REPORTS.with_suffix(".md"), text)
+    write_text(REPORTS.with_suffix(".md"), text)
     print(json.dumps({"rows": kept}) if options.json else text)
 
 
@@ -112,7 +113,7 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }
-    write(report, json.dumps(kept, indent=1) + "\n")
+    write_text(report, json.dumps(kept, indent=1) + "\n")
     print(f"{row}, seed {seed}: AJI (authors) {best.aji:.4f}, SPN alone {baseline.aji:.4f}", flush=True)
 
 

@@ -25,10 +25,10 @@ from from_clicks import annotation, square_of
 from matplotlib.figure import Figure
 from slide_files import write_tiff
 
-from wsiseg.benchmark import write
 from wsiseg.evaluate import evaluate, grouped
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelRef, describe, find_model
+from wsiseg.outputs import write_text
 from wsiseg.polygons import trace
 from wsiseg.predict import load, relabelled
 from wsiseg.samples import Sample, read_samples, read_split
@@ -62,7 +62,7 @@ def main() -> None:
         for count in (0, *options.nuclei):
             run(options, organ, source, scored, count)
     kept = [json.loads(path.read_text()) for path in sorted(REPORTS.glob("*.json"))]
-    write(REPORTS.with_suffix(".md"), table(kept))
+    write_text(REPORTS.with_suffix(".md"), table(kept))
     draw(kept, CURVE)
     print(json.dumps({"rows": kept}) if options.json else table(kept))
 
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace, organ: str, source: Sample, scored: list[Sa
         "said": said,
         **mean,
     }
-    write(report, json.dumps(kept, indent=1) + "\n")
+    write_text(report, json.dumps(kept, indent=1) + "\n")
     print(f"{organ}, {count}: AJI {mean['AJI']:.4f}", file=sys.stderr, flush=True)
 
 

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsiseg.benchmark import hardware, write
+from wsiseg.benchmark import hardware
 from wsiseg.config import Config, read_config
 from wsiseg.detection import concordance, match_points
 from wsiseg.models import ModelRef
+from wsiseg.outputs import write_text
 from wsiseg.predict import Model, load, save_model
 from wsiseg.recipes import multi_task
 from wsiseg.samples import Sample, read_samples
@@ -55,7 +56,7 @@ def main() -> None:
     for fold in options.folds:
         run(options, fold)
     kept = [json.loads(path.read_text()) for path in sorted(REPORTS.glob("*.json"))]
-    write(REPORTS.with_suffix(".md"), table(kept))
+    write_text(REPORTS.with_suffix(".md"), table(kept))
     print(json.dumps({"folds": kept}) if options.json else table(kept))
 
 
@@ -85,7 +86,7 @@ def run(options: argparse.Namespace, fold: int) -> None:
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }
-    write(report, json.dumps(kept, indent=1) + "\n")
+    write_text(report, json.dumps(kept, indent=1) + "\n")
     print(f"fold {fold} is scored", flush=True)
 
 

@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 
 from wsiseg import plugins, recipes
 from wsiseg.augment import Augmentation
-from wsiseg.benchmark import folds_of, hardware, training_images, write
+from wsiseg.benchmark import folds_of, hardware, training_images
 from wsiseg.config import Config, read_config
 from wsiseg.detection import match_points, pooled
 from wsiseg.evaluate import Choice, choose, evaluate, grouped
 from wsiseg.models import ModelRef
+from wsiseg.outputs import write_text
 from wsiseg.predict import Model, load, save_model
 from wsiseg.recipes._known import MEASURED
 from wsiseg.samples import Sample, read_samples
@@ -201,8 +202,8 @@ def main() -> None:
         for name in options.rows:
             run(options, name, seed)
     kept = [json.loads(path.read_text()) for path in sorted(REPORTS.glob("*.json"))]
-    write(REPORTS.with_suffix(".md"), tables(kept))
-    write(MEASURED, measured(kept))
+    write_text(REPORTS.with_suffix(".md"), tables(kept))
+    write_text(MEASURED, measured(kept))
     print(json.dumps({"rows": kept}) if options.json else tables(kept))
 
 
@@ -247,7 +248,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }
-    write(report, json.dumps(kept, indent=1) + "\n")
+    write_text(report, json.dumps(kept, indent=1) + "\n")
     print(f"{name}, seed {seed}: AJI (authors) {kept['test']['AJI (authors)']:.4f}", flush=True)
 
 

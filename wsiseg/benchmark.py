@@ -18,8 +18,8 @@ from wsiseg import plugins, recipes
 from wsiseg.config import Config
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import METRICS, evaluate, grouped
-from wsiseg.export import complete
 from wsiseg.models import ModelRef
+from wsiseg.outputs import write_text
 from wsiseg.predict import load, save_model
 from wsiseg.samples import read_samples, read_split
 from wsiseg.stages import HeldOut, TrainingImage
@@ -131,7 +131,7 @@ def run_fold(
         "training images": len(fold.train),
         "images": table.rows,
     }
-    write(report, json.dumps(kept, indent=1) + "\n")
+    write_text(report, json.dumps(kept, indent=1) + "\n")
     return kept
 
 
@@ -169,10 +169,3 @@ def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
         cells = " | ".join(f"{np.mean(c):.4f} ± {np.std(c, ddof=1):.4f}" for c in columns)
         lines.append(f"| mean ± deviation | | {cells} | {sum(r['minutes'] for r in reports):.0f} in all |")
     return "\n".join(lines) + "\n"
-
-
-def write(path: Path, text: str) -> None:
-    """Write a small file; it appears complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with complete(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wsiseg import export
 from wsiseg.errors import OutputError
+from wsiseg.export import complete
 from wsiseg.export.zarr import read_store
 
 
@@ -44,6 +45,22 @@ def check_folder(path: Path) -> None:
         raise OutputError(
             f"{path}: the folder {path.parent} cannot be written ({reason}); choose another"
         ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, in a folder that is made if need be; it appears complete.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    with complete(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def convert(store: Path, path: Path) -> int:

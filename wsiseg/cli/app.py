@@ -16,6 +16,7 @@ from wsiseg.cli.export import export
 from wsiseg.cli.plan import plan
 from wsiseg.cli.pseudo_label import pseudo_label
 from wsiseg.cli.recipes import recipes
+from wsiseg.cli.report import report
 from wsiseg.cli.segment import segment
 from wsiseg.cli.train import train
 
@@ -28,7 +29,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for command in (segment, plan, export, check, draw, pseudo_label, recipes, train, evaluate, benchmark):
+for command in (
+    segment,
+    plan,
+    export,
+    check,
+    draw,
+    report,
+    pseudo_label,
+    recipes,
+    train,
+    evaluate,
+    benchmark,
+):
     app.command()(command)
 app.add_typer(cohort, name="cohort")
 

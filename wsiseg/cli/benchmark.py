@@ -42,9 +42,10 @@ def benchmark(
     speak(quiet=quiet, verbose=False)
     from typing import get_args
 
-    from wsiseg.benchmark import Place, Protocol, folds_of, markdown, run_fold, write
+    from wsiseg.benchmark import Place, Protocol, folds_of, markdown, run_fold
     from wsiseg.config import data_folder, read_config, read_held_out
     from wsiseg.errors import ConfigError
+    from wsiseg.outputs import write_text
     from wsiseg.predict import check_device
 
     if protocol not in get_args(Protocol):
@@ -70,6 +71,6 @@ def benchmark(
                 )
             )
         table = markdown(reports)
-        write(output / f"{settings.name}-{dataset}-{protocol}-seed{seed}.md", table)
+        write_text(output / f"{settings.name}-{dataset}-{protocol}-seed{seed}.md", table)
     print(table, end="")
     say(f"reports are in {output}")
