@@ -69,7 +69,7 @@ def scatter(x: Sequence[float], y: Sequence[float], flagged: Sequence[bool], lab
     axes = figure.subplots()
     colours = ["#c0392b" if f else COLOUR for f in flagged]
     axes.scatter(x, y, s=14, c=colours)
-    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.set(xlabel=labels[0], ylabel=labels[1], xlim=(0, 1.05 * max(x)), ylim=(0, 1.05 * max(y)))
     axes.spines[["top", "right"]].set_visible(False)
     return as_svg(figure)
 
