@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 import shapely
 
-from wsiseg.measure import centroids, means, shape_columns, smallest_widths, stain_columns
+from wsiseg.deconvolution import H_DAB, H_E, Stains
+from wsiseg.measure import (
+    STATISTICS,
+    cell_shape_columns,
+    centroids,
+    means,
+    shape_columns,
+    smallest_widths,
+    stain_columns,
+)
+from wsiseg.nuclei import Rings
 from wsiseg.polygons import from_shapely
 
 
@@ -57,9 +67,56 @@ def test_nothing_measured_is_empty():
     assert centroids(np.zeros((3, 3), int), 0)[1].shape == (0,)
 
 
-def test_pure_stains_are_told_apart():
-    unit = np.array([0.65, 0.70, 0.29]) / np.linalg.norm([0.65, 0.70, 0.29])
-    rgb = np.full((4, 4, 3), 255 * 10 ** -(0.8 * unit)).astype(np.uint8)
-    got = stain_columns(rgb, np.ones((4, 4), int), 1)
-    assert got["Hematoxylin: Mean"][0] == pytest.approx(0.8, abs=0.02)
-    assert got["Eosin: Mean"][0] == pytest.approx(0, abs=0.02)
+@pytest.mark.parametrize("stains", [H_E, H_DAB])
+def test_pure_stains_are_told_apart(stains):
+    for amounts in ((0.8, 0.0), (0.0, 0.5), (0.3, 0.6)):
+        density = np.array(amounts) @ np.array(stains.vectors)
+        rgb = np.full((4, 4, 3), np.rint(255 * 10**-density)).astype(np.uint8)
+        got = stain_columns(rgb, np.ones((4, 4), int), 1, stains)
+        for name, amount in zip(stains.names, amounts, strict=True):
+            assert got[f"{name}: Mean"][0] == pytest.approx(amount, abs=0.02)
+
+
+def brute_force(rgb, labels, stains):
+    """Optical densities pixel by pixel, by solving for the two stains and what is at right angles to them."""
+    vectors = np.array([*stains.vectors, np.cross(*stains.vectors)]).T
+    density = np.maximum(0, -np.log10(np.maximum(rgb, 1) / np.array(stains.background)))
+    amounts = np.linalg.solve(vectors, density.reshape(-1, 3).T).T.reshape(rgb.shape)[..., :2]
+    found = {}
+    for i, name in enumerate(stains.names):
+        for number in range(1, labels.max() + 1):
+            some = amounts[..., i][labels == number]
+            of = (some.mean(), np.median(some), some.min(), some.max(), some.std(ddof=1))
+            for statistic, value in zip(STATISTICS, of, strict=True):
+                found.setdefault(f"{name}: {statistic}", []).append(value)
+    return found
+
+
+def test_stains_of_a_thousand_nuclei_are_those_of_every_pixel():
+    rng = np.random.default_rng(0)
+    labels = (np.arange(500)[:, None] // 15 * 34 + np.arange(500) // 15 + 1) * (rng.random((500, 500)) < 0.8)
+    assert labels.max() == 34 * 34
+    rgb = rng.integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    stains = Stains(("Hematoxylin", "DAB"), H_DAB.vectors, (240.0, 235.0, 250.0))
+    got = stain_columns(rgb, labels, labels.max(), stains, part="Cytoplasm")
+    for name, values in brute_force(rgb, labels, stains).items():
+        np.testing.assert_allclose(got[f"Cytoplasm: {name}"], values, rtol=1e-4, atol=1e-6)
+    assert len(got) == 10
+
+
+def test_a_label_without_a_pixel_has_no_density():
+    got = stain_columns(np.zeros((2, 2, 3), np.uint8), np.array([[2, 2], [2, 2]]), 2, H_E)
+    assert np.isnan(got["Eosin: Mean"]).tolist() == [True, False]
+    assert got["Eosin: Std.Dev."][1] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_cell_is_measured_under_its_own_names():
+    nucleus, cell = (
+        Rings(*from_shapely(np.array([box], object)))
+        for box in (shapely.box(0, 0, 10, 4), shapely.box(-2, -2, 12, 6))
+    )
+    got = cell_shape_columns(nucleus, cell, mpp=0.5)
+    assert got["Nucleus: Area µm^2"][0] == 10
+    assert got["Cell: Area µm^2"][0] == 28
+    assert got["Nucleus/Cell area ratio"][0] == pytest.approx(10 / 28)
+    assert len(got) == 13

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from wsiseg.compiled import compiled
+from wsiseg.deconvolution import Stains
 from wsiseg.label_sums import label_sums
+from wsiseg.nuclei import Rings
 from wsiseg.polygons import to_shapely
 
-STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
-"""Optical density in red, green, blue of haematoxylin and eosin: Ruifrok and Johnston (2001), QuPath's default."""
+MEASURES = ("shape", "stain", "context")
+"""What can be measured."""
+
+STATISTICS = ("Mean", "Median", "Min", "Max", "Std.Dev.")
+"""Of a stain's densities in a nucleus or its cytoplasm; the deviation is that of a sample (n - 1), as in QuPath."""
 
 CHUNK = 20_000
 """Nuclei whose widths are measured at once: bounds the memory of the table of hull corners."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be measured, and whether cells are grown.
+
+    shape, context : bool
+    stains : Stains or None      whose densities are measured
+    cells_um : float or None     by how much cells are larger than their nuclei
+    """
+
+    shape: bool = False
+    context: bool = False
+    stains: Stains | None = None
+    cells_um: float | None = None
 
 
 def centroids(labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -36,6 +59,18 @@ def means(values: NDArray[np.floating], labels: NDArray[np.integer], count: int)
     sums, sizes = label_sums(values[None], labels, count)
     result: NDArray[np.float32] = (sums[:, 0] / np.maximum(1, sizes)).astype(np.float32)
     return result
+
+
+def cell_shape_columns(nuclei: Rings, cells: Rings, *, mpp: float) -> dict[str, NDArray[np.float32]]:
+    """Shape of n nuclei and of the cells around them, and the share of a cell's area that its nucleus has."""
+    columns = {
+        f"{part}: {name}": values
+        for part, rings in (("Nucleus", nuclei), ("Cell", cells))
+        for name, values in shape_columns(rings.vertices, rings.offsets, mpp=mpp).items()
+    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = columns["Nucleus: Area µm^2"] / columns["Cell: Area µm^2"]
+    return {**columns, "Nucleus/Cell area ratio": np.clip(ratio, 0, 1)}
 
 
 def shape_columns(
@@ -90,13 +125,67 @@ def _widths(hulls: NDArray[np.object_]) -> NDArray[np.float64]:
 
 
 def stain_columns(
-    rgb: NDArray[np.uint8], labels: NDArray[np.integer], count: int
+    rgb: NDArray[np.uint8], labels: NDArray[np.integer], count: int, stains: Stains, *, part: str = ""
 ) -> dict[str, NDArray[np.float32]]:
-    """Mean optical density of haematoxylin and eosin in each nucleus of one tile, by colour deconvolution."""
-    unit = STAINS / np.linalg.norm(STAINS, axis=1, keepdims=True)
-    residual = np.cross(unit[0], unit[1])
-    basis = np.stack([*unit, residual / np.linalg.norm(residual)])
-    density = -np.log10(np.maximum(rgb, 1).astype(np.float32) / 255)
-    amounts = density @ np.linalg.inv(basis).astype(np.float32)
-    names = ("Hematoxylin: Mean", "Eosin: Mean")
-    return {name: means(amounts[..., i], labels, count) for i, name in enumerate(names)}
+    """Optical densities of both stains over the pixels of each label 1..count, by colour deconvolution.
+
+    Parameters
+    ----------
+    rgb : (H, W, 3) uint8
+    labels : (H, W) int    0 is not measured
+    part
+        "Nucleus" or "Cytoplasm" of a cell; "" for a detection.
+
+    Returns
+    -------
+    name -> (count,) float32    NaN for a label without a pixel
+    """
+    found = _stain_statistics(rgb, labels, count, stains.densities(), stains.unmixing())
+    begin = f"{part}: " if part else ""
+    return {
+        f"{begin}{stain}: {statistic}": found[:, i, k].astype(np.float32)
+        for i, stain in enumerate(stains.names)
+        for k, statistic in enumerate(STATISTICS)
+    }
+
+
+@compiled
+def _stain_statistics(
+    rgb: NDArray[np.uint8],
+    labels: NDArray[np.integer],
+    count: int,
+    density: NDArray[np.float64],
+    unmixing: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(count, 2, 5) statistics of (H, W) labels; pixels of a label are gathered in reading order."""
+    ends = np.zeros(count + 1, np.int64)
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            if labels[y, x] > 0:
+                ends[labels[y, x]] += 1
+    ends = np.cumsum(ends)
+    amounts = np.empty((2, ends[count]), np.float64)
+    filled = ends.copy()
+    for y in range(labels.shape[0]):
+        for x in range(labels.shape[1]):
+            label = labels[y, x]
+            if label > 0:
+                at = filled[label - 1]
+                filled[label - 1] += 1
+                for k in range(2):
+                    amount = 0.0
+                    for c in range(3):
+                        amount += density[c, rgb[y, x, c]] * unmixing[c, k]
+                    amounts[k, at] = amount
+    out = np.full((count, 2, 5), np.nan)
+    for label in range(count):
+        size = ends[label + 1] - ends[label]
+        if size == 0:
+            continue
+        for k in range(2):
+            some = amounts[k, ends[label] : ends[label + 1]]
+            mean = some.mean()
+            out[label, k, 0], out[label, k, 1] = mean, np.median(some)
+            out[label, k, 2], out[label, k, 3] = some.min(), some.max()
+            out[label, k, 4] = np.sqrt(((some - mean) ** 2).sum() / max(1, size - 1))
+    return out

@@ -14,6 +14,39 @@ def _no_columns() -> Mapping[str, NDArray[np.float32]]:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Rings:
+    """N outlines, as ragged arrays.
+
+    vertices : (V, 2) float32    (y, x) corners of all rings, one after another, not closed
+    offsets : (N + 1,) int64     ring i is `vertices[offsets[i]:offsets[i + 1]]`
+    """
+
+    vertices: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def take(self, index: NDArray[np.integer]) -> Rings:
+        """The rings at `index`, in that order."""
+        lengths = np.diff(self.offsets)[index]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        source = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Rings(self.vertices[source], offsets)
+
+    def moved(self, step: NDArray[np.floating] | float = 0.0, *, scale: float = 1.0) -> Rings:
+        """The rings, times `scale`, then moved by `step` (dy, dx)."""
+        return Rings((self.vertices * np.float32(scale) + step).astype(np.float32), self.offsets)
+
+
+def together(rings: Sequence[Rings]) -> Rings:
+    """All rings, in order."""
+    ends = np.cumsum([0] + [len(r.vertices) for r in rings])
+    offsets = [[0], *(r.offsets[1:] + end for r, end in zip(rings, ends[:-1], strict=True))]
+    return Rings(np.concatenate([r.vertices for r in rings]), np.concatenate(offsets).astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class NucleusTable:
     """N nuclei with their outlines, as ragged arrays.
 
@@ -27,6 +60,7 @@ class NucleusTable:
     offsets : (N + 1,) int64        ring i is `vertices[offsets[i]:offsets[i + 1]]`
     columns : name -> (N,) float32  measurements, in the units their names say
     embedding : (N, D) float32      mean offset of each nucleus, or None once seams are resolved
+    cells : Rings                   outlines of the cells around the nuclei, or None where none were asked for
     """
 
     mpp: float
@@ -39,9 +73,15 @@ class NucleusTable:
     offsets: NDArray[np.int64]
     columns: Mapping[str, NDArray[np.float32]] = field(default_factory=_no_columns)
     embedding: NDArray[np.float32] | None = None
+    cells: Rings | None = None
 
     def __len__(self) -> int:
         return len(self.area)
+
+    @property
+    def rings(self) -> Rings:
+        """Outlines of the nuclei."""
+        return Rings(self.vertices, self.offsets)
 
     def ring(self, i: int) -> NDArray[np.float32]:
         """Exterior of nucleus `i`: (K, 2) corners (y, x), not closed."""
@@ -59,9 +99,7 @@ class NucleusTable:
     def take(self, which: NDArray[np.bool_] | NDArray[np.integer]) -> NucleusTable:
         """The nuclei that `which` (a mask or indices, in that order) selects."""
         index = np.flatnonzero(which) if which.dtype == bool else np.asarray(which, np.int64)
-        lengths = np.diff(self.offsets)[index]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        source = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        rings = self.rings.take(index)
         return replace(
             self,
             centroid=self.centroid[index],
@@ -69,10 +107,11 @@ class NucleusTable:
             score=self.score[index],
             label=self.label[index],
             tile=self.tile[index],
-            vertices=self.vertices[source],
-            offsets=offsets,
+            vertices=rings.vertices,
+            offsets=rings.offsets,
             columns={name: values[index] for name, values in self.columns.items()},
             embedding=None if self.embedding is None else self.embedding[index],
+            cells=None if self.cells is None else self.cells.take(index),
         )
 
     def shift(self, dy: float, dx: float) -> NucleusTable:
@@ -82,6 +121,7 @@ class NucleusTable:
             self,
             centroid=self.centroid + step,
             vertices=(self.vertices + step).astype(np.float32),
+            cells=None if self.cells is None else self.cells.moved(step),
         )
 
 
@@ -106,7 +146,7 @@ def empty(mpp: float, *, columns: Sequence[str] = (), dim: int | None = None) ->
 
 
 def concatenate(tables: Sequence[NucleusTable]) -> NucleusTable:
-    """All nuclei of `tables`, in order; the tables agree in mpp, columns and embedding.
+    """All nuclei of `tables`, in order; the tables agree in mpp, columns, embedding and cells.
 
     Raises
     ------
@@ -119,7 +159,10 @@ def concatenate(tables: Sequence[NucleusTable]) -> NucleusTable:
     for other in tables[1:]:
         if other.mpp != first.mpp or set(other.columns) != set(first.columns):
             raise ValueError("tables differ in mpp or columns and cannot be concatenated")
-    ends = np.cumsum([0] + [len(t.vertices) for t in tables])
+    rings = together([t.rings for t in tables])
+    cells = [t.cells for t in tables if t.cells is not None]
+    if cells and len(cells) != len(tables):
+        raise ValueError("some tables carry cells and some do not")
     embeddings = [t.embedding for t in tables if t.embedding is not None]
     if embeddings and len(embeddings) != len(tables):
         raise ValueError("some tables carry embeddings and some do not")
@@ -130,10 +173,9 @@ def concatenate(tables: Sequence[NucleusTable]) -> NucleusTable:
         score=np.concatenate([t.score for t in tables]),
         label=np.concatenate([t.label for t in tables]),
         tile=np.concatenate([t.tile for t in tables]),
-        vertices=np.concatenate([t.vertices for t in tables]),
-        offsets=np.concatenate(
-            [[0], *(t.offsets[1:] + end for t, end in zip(tables, ends[:-1], strict=True))]
-        ).astype(np.int64),
+        vertices=rings.vertices,
+        offsets=rings.offsets,
         columns={n: np.concatenate([t.columns[n] for t in tables]) for n in first.columns},
         embedding=np.concatenate(embeddings) if embeddings else None,
+        cells=together(cells) if cells else None,
     )

@@ -35,7 +35,7 @@ Color = tuple[int, int, int]
 
 
 def read_outlines(path: Path, region: Rect | None = None) -> dict[Color, list[NDArray[np.float64]]]:
-    """Rings of the detections and cells in a GeoJSON file, by the colour of their class.
+    """Rings of the detections and cells in a GeoJSON file, by the colour of their class; of a cell, its nucleus's too.
 
     Parameters
     ----------
@@ -157,8 +157,13 @@ def seek_start(file: IO[str]) -> str:
 
 
 def rings(feature: dict[str, Any]) -> Iterator[NDArray[np.float64]]:
+    """Every ring of a feature's polygons, as corners (y, x): first of its nucleus, where it is a cell, then its own."""
+    for key in ("nucleusGeometry", "geometry"):
+        yield from rings_of(feature.get(key) or {})
+
+
+def rings_of(geometry: dict[str, Any]) -> Iterator[NDArray[np.float64]]:
     """Every ring of a Polygon or MultiPolygon, as corners (y, x); of any other geometry, none."""
-    geometry = feature.get("geometry") or {}
     coordinates = geometry.get("coordinates", [])
     polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(geometry.get("type", ""), [])
     return (np.array(ring, float)[:, 1::-1] for polygon in polygons for ring in polygon)

@@ -1,7 +1,7 @@
 """From a slide to its nuclei: the order of the stages.
 
 outputs checked -> model card -> slide, tissue, plan -> working store -> executor.map(segment_batch)
--> each table committed as it arrives -> row by row of the grid: seams resolved, inside the ROI, level 0, merged
+-> each table committed as it arrives -> row by row of the grid: seams resolved, inside the ROI, measured, level 0, merged
 -> exporters read the merged nuclei piece by piece. No stage holds the nuclei of a whole slide.
 """
 
@@ -11,7 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -19,30 +19,29 @@ from typing import Any
 from uuid import uuid4
 
 from wsiseg import execute, plugins
+from wsiseg.deconvolution import read_stains
 from wsiseg.execute import Executor, cores
 from wsiseg.export import remove_leftovers
 from wsiseg.export.zarr import read_store
+from wsiseg.measure import Wanted
 from wsiseg.models import DEFAULT, ModelCard, ModelRef, describe, find_model
 from wsiseg.nuclei import NucleusTable, concatenate, empty
 from wsiseg.outputs import check_outputs, convert
 from wsiseg.progress import Progress, Watch
 from wsiseg.regions import Region
-from wsiseg.result import Result, about, merge
+from wsiseg.result import Result, Start, about, merge
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores
 from wsiseg.store import WorkingStore, store_path, working_store
 from wsiseg.survey import Survey, survey
 from wsiseg.tiling import Tile, TilePlan
 from wsiseg.version import __version__
-from wsiseg.worker import Job, check_range, make_settings, release, segment_batch
+from wsiseg.worker import Job, check_measures, check_range, make_settings, release, segment_batch
 
 log = logging.getLogger(__name__)
 
 Work = Callable[[tuple[Tile, ...]], NucleusTable]
 """What a worker does with one task: nuclei of a run of tiles, in plan pixels. Pickled for processes."""
-
-Start = Callable[[], AbstractContextManager[Executor]]
-"""Begins the workers."""
 
 
 def segment_slide(
@@ -62,6 +61,8 @@ def segment_slide(
     threshold: float | None = None,
     min_area_um2: float | None = None,
     measure: Sequence[str] = ("shape",),
+    stains: str = "estimate",
+    cells_um: float | None = None,
     work_dir: str | Path | None = None,
     overwrite: bool = False,
     in_memory: bool = True,
@@ -98,7 +99,12 @@ def segment_slide(
     threshold, min_area_um2
         Foreground probability and smallest nucleus, instead of the model's own.
     measure
-        "shape", "stain" or both.
+        Any of "shape", "stain" and "context".
+    stains
+        Which stains are measured: "estimate" or "estimate-h-dab" (vectors of this slide, Macenko et al. 2009),
+        "h-e" or "h-dab" (QuPath's defaults), six numbers, or QuPath's JSON (`wsiseg.deconvolution.read_stains`).
+    cells_um
+        Grow a cell around every nucleus, by no more than this, bounded by its neighbours; None: nuclei alone.
     work_dir
         Folder of the working store, instead of the first output's.
     overwrite
@@ -136,14 +142,15 @@ def segment_slide(
     backend.check(options)
     folder = find_model(model)
     card = describe(folder)
-    settings = make_settings(
-        card, threshold=threshold, min_area_um2=min_area_um2, measure=measure, batch_size=batch_size
-    )
+    settings = make_settings(card, threshold=threshold, min_area_um2=min_area_um2, batch_size=batch_size)
+    check_measures(measure, cells_um)
+    choice = read_stains(stains)
     found = survey(
         SlideRef(str(slide), mpp=slide_mpp, use_bounds=use_bounds),
         card,
         tile_size=tile_size,
         roi=Path(roi) if roi else None,
+        stains=choice if "stain" in measure else None,
     )
     log.info(
         "%s: %d x %d px of %.4g um, %.2f mm2 of tissue, %d tiles",
@@ -161,19 +168,23 @@ def segment_slide(
         own=partial(claim, shape=found.plan.shape, computed=computed_cores(found.plan)),
         settings=settings,
         threads=backend.threads(cores(), count, options),
+        wanted=Wanted("shape" in measure, "context" in measure, found.stains, cells_um),
     )
+    if found.stains:
+        log.info("stains: %s", found.stains.facts())
     log.info("%s: %d workers of %d threads each, model %s", executor, count, job.threads, card.name)
     start = partial(backend.start, workers=count, threads_per_worker=job.threads, **options)
     decisive = settings_of(job, card, found)
     with open_store(files, work_dir, decisive, replace=overwrite) as store:
         try:
-            compute(found.plan, partial(segment_batch, job), store, start, progress)
+            with begun_once(start) as begin:
+                compute(found.plan, partial(segment_batch, job), store, begin, progress)
+                for file in files:
+                    remove_leftovers(file)
+                info = about(found, card, decisive, began)
+                count = merge(store, found, card, info, job=job, start=begin, watch=progress)
         finally:
             release(job)
-        for file in files:
-            remove_leftovers(file)
-        info = about(found, card, decisive, began)
-        count = merge(store, found, card, info, shape="shape" in measure, watch=progress)
         for number, file in enumerate(files):
             if progress:
                 progress(Progress("writing", number, len(files), count, 0.0))
@@ -184,6 +195,21 @@ def segment_slide(
         if not keep_store:
             store.remove()
     return result
+
+
+@contextmanager
+def begun_once(start: Start) -> Iterator[Start]:
+    """Begins the workers when they are first needed, keeps them, and ends them when it is left."""
+    pools: list[Executor] = []
+    with ExitStack() as running:
+
+        @contextmanager
+        def begin() -> Iterator[Executor]:
+            if not pools:
+                pools.append(running.enter_context(start()))
+            yield pools[0]
+
+        yield begin
 
 
 def compute(
@@ -244,7 +270,11 @@ def settings_of(job: Job, card: ModelCard, found: Survey) -> dict[str, object]:
         "roi": digest(found.roi),
         "threshold": job.settings.threshold,
         "min_area": job.settings.min_area,
-        "stain": job.settings.stain,
+        "measure": [
+            n for n, wanted in (("shape", job.wanted.shape), ("context", job.wanted.context)) if wanted
+        ],
+        "stains": job.wanted.stains and job.wanted.stains.facts(),
+        "cells_um": job.wanted.cells_um,
     }
 
 

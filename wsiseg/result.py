@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wsiseg import cells, context
 from wsiseg.errors import ConfigError
+from wsiseg.execute import Executor
 from wsiseg.export import ExportInfo, exporter_for, zarr
 from wsiseg.export.zarr import read_store
-from wsiseg.measure import shape_columns
+from wsiseg.measure import Wanted, cell_shape_columns, shape_columns
 from wsiseg.models import ModelCard
 from wsiseg.nuclei import NucleusTable
 from wsiseg.progress import Progress, Watch
@@ -22,6 +27,10 @@ from wsiseg.stitch import by_grid_row, resolve_rows
 from wsiseg.store import WorkingStore
 from wsiseg.survey import Survey
 from wsiseg.version import __version__
+from wsiseg.worker import Job, Neighbourhood, measure_batch
+
+Start = Callable[[], AbstractContextManager[Executor]]
+"""Begins the workers."""
 
 PIECE = 50_000
 """Nuclei that an exporter is given at a time."""
@@ -84,17 +93,27 @@ def merge(
     card: ModelCard,
     info: ExportInfo,
     *,
-    shape: bool,
+    job: Job,
+    start: Start,
     watch: Watch | None = None,
 ) -> int:
     """Write the nuclei of a slide to `store.merged`, from the finished tasks; returns how many there are.
 
     What an earlier run merged stays. No more than a few rows of the grid are held at a time.
 
+    Parameters
+    ----------
+    job
+        Of the tasks: it says what is measured.
+    start
+        Begins the workers, where pixels or cells are needed.
+
     Raises
     ------
     StoreError
         If what a task left is damaged.
+    TaskError
+        If what was found cannot be measured.
     OutputError
         If it cannot be written.
     """
@@ -104,7 +123,7 @@ def merge(
     def rows() -> Iterator[NucleusTable]:
         count, began = 0, time.monotonic()
         index = [tile.index for tile in found.plan.tiles]
-        for nuclei in settle(store.tables(), found, card, shape=shape):
+        for nuclei in settle(store.tables(), found, card, job=job, start=start):
             count += len(nuclei)
             yield nuclei
             if watch and len(nuclei):
@@ -116,11 +135,12 @@ def merge(
 
 
 def settle(
-    claims: Iterable[NucleusTable], found: Survey, card: ModelCard, *, shape: bool
+    claims: Iterable[NucleusTable], found: Survey, card: ModelCard, *, job: Job, start: Start
 ) -> Iterator[NucleusTable]:
-    """The nuclei of a slide, from the claims of its tasks, a row of the grid after another.
+    """The nuclei of a slide, from the claims of its tasks, a row of the grid or a tile after another.
 
-    Seams are resolved, what lies outside the ROI is left out, outlines are scaled to level 0.
+    Seams are resolved, what lies outside the ROI is left out, what is wanted is measured, and outlines are scaled
+    to level 0. Only now are outlines final and a nucleus's neighbours known, whichever tile saw them.
 
     Parameters
     ----------
@@ -128,17 +148,78 @@ def settle(
         Of one task after another, in plan pixels.
     found, card
         The slide and the model.
-    shape
-        Whether shapes are measured: only now are outlines final.
     """
     rows = resolve_rows(by_grid_row(claims, found.plan), found.plan, **by_model(card))
-    for nuclei in rows:
-        inside = region_contains(found.roi, nuclei.centroid * found.scale) if found.roi else None
-        kept = to_level0(nuclei if inside is None else nuclei.take(inside), scale=found.scale, mpp=found.mpp)
-        if shape:
-            shapes = shape_columns(kept.vertices, kept.offsets, mpp=found.mpp)
-            kept = replace(kept, columns={**shapes, **kept.columns})
-        yield kept
+    wanted = job.wanted
+    if wanted.stains is None and wanted.cells_um is None:
+        whole = (here.own for here in neighbourhoods(rows, found, wanted))
+        yield from (final(nuclei, found, shape=wanted.shape) for nuclei in whole)
+        return
+    with start() as pool:
+        done = pool.map(partial(measure_batch, job), neighbourhoods(rows, found, wanted))
+        yield from (final(nuclei, found, shape=wanted.shape) for nuclei in in_order(done))
+
+
+def neighbourhoods(rows: Iterable[NucleusTable], found: Survey, wanted: Wanted) -> Iterator[Neighbourhood]:
+    """The nuclei of each tile inside the ROI, in order, with their context, and with those that may meet their cells.
+
+    Cells and nearest neighbours heed nuclei just outside the ROI too, as far as tiles saw them.
+    """
+    mpp = found.plan.mpp
+    growth = 2 * (wanted.cells_um or 0.0) / mpp + 2 * cells.MPP / mpp + 2
+    reach = max(growth, context.reach_px(mpp) if wanted.context else 0.0)
+    surface = None
+    if wanted.context:
+        step = context.PIECE * context.RADIUS_UM / mpp
+        surface = context.Surface(found.plan.shape, found.roi, scale=found.scale, step=step)
+    for nuclei, near in context.with_neighbours(rows, found.plan, reach):
+        kept = inside_roi(nuclei, found)
+        own = nuclei.take(kept)
+        if surface is not None:
+            counted = near.take(inside_roi(near, found))
+            columns = context.context_columns(own.centroid, near.centroid, counted.centroid, surface, mpp=mpp)
+            own = replace(own, columns={**own.columns, **columns})
+        # Of `near`, the first are `nuclei`: which of them are a tile's own is known by their place.
+        index, bounds = np.flatnonzero(kept), near.bounds()
+        for tile in np.unique(own.tile):
+            here = own.tile == tile
+            part = own.take(here)
+            box = part.bounds()
+            low, high = box[:, :2].min(0) - growth, box[:, 2:].max(0) + growth
+            meets = ((bounds[:, 2:] >= low) & (bounds[:, :2] <= high)).all(1)
+            meets[index[here]] = False
+            yield Neighbourhood(part, near.rings.take(np.flatnonzero(meets)), near.centroid[meets])
+
+
+def inside_roi(nuclei: NucleusTable, found: Survey) -> NDArray[np.bool_]:
+    """Which nuclei, in plan pixels, have their centroid in what was asked for."""
+    if not found.roi:
+        return np.ones(len(nuclei), bool)
+    return region_contains(found.roi, nuclei.centroid * found.scale)
+
+
+def in_order(done: Iterable[tuple[int, NucleusTable]]) -> Iterator[NucleusTable]:
+    """Results in the order of their tasks, from (position, result) in any order."""
+    waiting: dict[int, NucleusTable] = {}
+    following = 0
+    for position, result in done:
+        waiting[position] = result
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+def final(nuclei: NucleusTable, found: Survey, *, shape: bool) -> NucleusTable:
+    """The nuclei in level-0 pixels, with their shapes."""
+    scaled = to_level0(nuclei, scale=found.scale, mpp=found.mpp)
+    if not shape:
+        return scaled
+    shapes = (
+        shape_columns(scaled.vertices, scaled.offsets, mpp=found.mpp)
+        if scaled.cells is None
+        else cell_shape_columns(scaled.rings, scaled.cells, mpp=found.mpp)
+    )
+    return replace(scaled, columns={**shapes, **scaled.columns})
 
 
 def by_model(card: ModelCard) -> dict[str, float]:
@@ -158,6 +239,7 @@ def to_level0(nuclei: NucleusTable, *, scale: float, mpp: float) -> NucleusTable
         area=nuclei.area * scale**2,
         vertices=nuclei.vertices * np.float32(scale),
         embedding=None,
+        cells=None if nuclei.cells is None else nuclei.cells.moved(scale=scale),
     )
 
 

@@ -121,7 +121,7 @@ def resolve_rows(
         Claims of one row of the grid after another, or of several together, each in the order of its tiles.
     """
     waiting: _Waiting | None = None
-    for table, following in _with_next(rows):
+    for table, following in with_next(rows):
         waiting = _Waiting(table) if waiting is None else waiting.and_then(table)
         # Outlines of later rows lie in what their tiles look at.
         border = np.inf
@@ -133,7 +133,7 @@ def resolve_rows(
             yield finished
 
 
-def _with_next(rows: Iterable[NucleusTable]) -> Iterator[tuple[NucleusTable, NucleusTable | None]]:
+def with_next(rows: Iterable[NucleusTable]) -> Iterator[tuple[NucleusTable, NucleusTable | None]]:
     """Every table and the one after it; None after the last."""
     before: NucleusTable | None = None
     for table in rows:

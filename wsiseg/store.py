@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.errors import StoreError
-from wsiseg.nuclei import NucleusTable
+from wsiseg.nuclei import NucleusTable, Rings
 
 log = logging.getLogger(__name__)
 
@@ -275,7 +275,11 @@ def to_arrays(nuclei: NucleusTable) -> dict[str, NDArray[Any]]:
     arrays["mpp"] = np.array([nuclei.mpp])
     arrays["column_names"] = np.array(list(nuclei.columns), dtype=np.str_)
     arrays["columns"] = np.stack([*nuclei.columns.values()]) if nuclei.columns else np.zeros((0, 0), "f4")
-    return arrays if nuclei.embedding is None else {**arrays, "embedding": nuclei.embedding}
+    if nuclei.embedding is not None:
+        arrays["embedding"] = nuclei.embedding
+    if nuclei.cells is not None:
+        arrays |= {"cell_vertices": nuclei.cells.vertices, "cell_offsets": nuclei.cells.offsets}
+    return arrays
 
 
 def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> NucleusTable:
@@ -292,4 +296,5 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> NucleusTable:
         **{name: arrays[name] for name in FIELDS},
         columns={str(name): columns[i] for i, name in enumerate(arrays["column_names"])},
         embedding=arrays.get("embedding"),
+        cells=Rings(arrays["cell_vertices"], arrays["cell_offsets"]) if "cell_offsets" in arrays else None,
     )

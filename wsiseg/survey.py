@@ -10,17 +10,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg.deconvolution import StainChoice, Stains, estimated
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelCard
 from wsiseg.regions import Region, read_regions, region_mask, trace_mask
 from wsiseg.slides.opening import fingerprint, open_slide, resolve_mpp
 from wsiseg.slides.resample import PlanView, thumbnail
-from wsiseg.slides.slide import SlideRef
+from wsiseg.slides.slide import Slide, SlideRef
 from wsiseg.tiling import TilePlan, make_plan
 from wsiseg.tissue import tissue_mask
 
 RUN = 4
 """Tiles in a task: enough to keep a GPU busy, few enough that a stopped run loses seconds."""
+
+SAMPLES, SAMPLE_PX, SAMPLE_MPP = 24, 256, 0.5
+"""Squares in which stain vectors are estimated, their side in pixels, and the pixel's microns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +43,7 @@ class Survey:
     tissue_mm2 : float          tissue, inside the ROI if there is one
     properties                  what the file says of itself
     plan : TilePlan
+    stains : Stains or None     what pixels are unmixed by; None where nobody asked
     """
 
     slide: SlideRef
@@ -53,9 +58,17 @@ class Survey:
     tissue_mm2: float
     properties: Mapping[str, str]
     plan: TilePlan
+    stains: Stains | None = None
 
 
-def survey(slide: SlideRef, card: ModelCard, *, tile_size: int = 1536, roi: Path | None = None) -> Survey:
+def survey(
+    slide: SlideRef,
+    card: ModelCard,
+    *,
+    tile_size: int = 1536,
+    roi: Path | None = None,
+    stains: StainChoice | None = None,
+) -> Survey:
     """Look at a slide's thumbnail and decide which tiles a model is to see.
 
     Parameters
@@ -68,6 +81,8 @@ def survey(slide: SlideRef, card: ModelCard, *, tile_size: int = 1536, roi: Path
         Side of a core, plan pixels; a multiple of 64.
     roi
         GeoJSON file of regions, level-0 pixels; only what lies inside is processed.
+    stains
+        Which stains are to be measured; vectors are estimated on all tissue, whatever the ROI.
 
     Raises
     ------
@@ -84,6 +99,9 @@ def survey(slide: SlideRef, card: ModelCard, *, tile_size: int = 1536, roi: Path
         view = PlanView(opened, mpp, card.mpp)
         picture, seen_mpp = thumbnail(opened, mpp)
         mask = tissue_mask(picture, mpp=seen_mpp)
+        chosen = None if stains is None else stains.stains
+        if stains is not None and stains.estimate:
+            chosen = estimated(stains.stains, tissue_pixels(opened, mpp, mask, seen_mpp))
         if wanted:
             mask &= region_mask(wanted, mask.shape, scale=seen_mpp / mpp)
         return Survey(
@@ -106,7 +124,30 @@ def survey(slide: SlideRef, card: ModelCard, *, tile_size: int = 1536, roi: Path
                 run=RUN,
                 keep=lambda core: any_inside(mask, core, card.mpp / seen_mpp),
             ),
+            stains=chosen,
         )
+
+
+def tissue_pixels(
+    slide: Slide, slide_mpp: float, mask: NDArray[np.bool_], seen_mpp: float
+) -> NDArray[np.uint8]:
+    """(N, 3) pixels of squares spread evenly over the tissue; the same of the same slide.
+
+    Where a thumbnail's pixel is tissue, it mixes nuclei with what is between them: stains are told apart only
+    where nuclei are larger than pixels.
+    """
+    view = PlanView(slide, slide_mpp, max(SAMPLE_MPP, slide_mpp))
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return np.zeros((0, 3), np.uint8)
+    middles = np.unique(((np.arange(SAMPLES) + 0.5) * len(rows) / SAMPLES).astype(np.int64))
+    found = []
+    for row, column in zip(rows[middles].tolist(), columns[middles].tolist(), strict=True):
+        y, x = (int((at + 0.5) * seen_mpp / slide_mpp / view.scale) for at in (row, column))
+        half = SAMPLE_PX // 2
+        square = Rect(y - half, x - half, y + half, x + half).intersect(Rect(0, 0, *view.shape))
+        found.append(view.read(square).reshape(-1, 3))
+    return np.concatenate(found)
 
 
 def any_inside(mask: NDArray[np.bool_], core: Rect, scale: float) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsiseg.cli._executor import Address, Certs, Cluster, executor_options
+from wsiseg.cli._names import names
 from wsiseg.cli._report import reported, say, speak
 
 if TYPE_CHECKING:
@@ -62,7 +63,19 @@ def plan(
         float | None, typer.Option(help="Smallest nucleus in square microns, instead of the model's own.")
     ] = None,
     measure: Annotated[
-        list[str] | None, typer.Option(help="shape, stain; may be given several times.", show_default="shape")
+        list[str] | None,
+        typer.Option(help="shape, stain, context, with commas between them.", show_default="shape"),
+    ] = None,
+    stains: Annotated[
+        str,
+        typer.Option(
+            help="Stains to measure: estimate or estimate-h-dab (vectors of this slide), h-e or h-dab (QuPath's defaults), "
+            "six numbers, or a .json or .toml file of QuPath's values."
+        ),
+    ] = "estimate",
+    cells: Annotated[
+        float | None,
+        typer.Option(help="Grow cells around nuclei, by so many microns at most.", show_default="none"),
     ] = None,
     no_bounds: Annotated[
         bool,
@@ -81,23 +94,26 @@ def plan(
 
     wsiseg cohort plan slides/ -o results
 
-    wsiseg cohort plan slides.csv -o results --suffix .zarr --measure shape --measure stain
+    wsiseg cohort plan slides.csv -o results --suffix .zarr --measure shape,stain
     """
     speak(quiet=quiet, verbose=False)
     from wsiseg.cli.plan import readable
     from wsiseg.cohort.manifest import read_manifest
     from wsiseg.cohort.plan import Options, make_plan, write_plan
+    from wsiseg.deconvolution import read_stains
     from wsiseg.models import describe, find_model
-    from wsiseg.worker import make_settings
+    from wsiseg.worker import check_measures, make_settings
 
     if Path(model).is_dir():  # else a name; a path must be right from wherever a run is started
         model = str(Path(model).absolute())
     options = Options(
-        model, suffix, tile_size, threshold, min_area, tuple(measure or ("shape",)), not no_bounds
+        *(model, suffix, tile_size, threshold, min_area, names(measure), not no_bounds),
+        stains=str(Path(stains).absolute()) if Path(stains).is_file() else stains,
+        cells_um=cells,
     )
-    make_settings(
-        describe(find_model(model)), threshold=threshold, min_area_um2=min_area, measure=options.measure
-    )
+    make_settings(describe(find_model(model)), threshold=threshold, min_area_um2=min_area)
+    check_measures(options.measure, cells)
+    read_stains(options.stains)
     with looking(quiet=quiet) as watch:
         made = make_plan(read_manifest(manifest), output.absolute(), options, watch=watch)
     made = write_plan(made, update=update)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli._executor import Address, Certs, Cluster, executor_options
+from wsiseg.cli._names import names
 from wsiseg.cli._progress import bar
 from wsiseg.cli._report import INTERRUPTED, reported, say, speak
 
@@ -59,7 +60,19 @@ def segment(
         float | None, typer.Option(help="Smallest nucleus in square microns, instead of the model's own.")
     ] = None,
     measure: Annotated[
-        list[str] | None, typer.Option(help="shape, stain; may be given several times.", show_default="shape")
+        list[str] | None,
+        typer.Option(help="shape, stain, context, with commas between them.", show_default="shape"),
+    ] = None,
+    stains: Annotated[
+        str,
+        typer.Option(
+            help="Stains to measure: estimate or estimate-h-dab (vectors of this slide), h-e or h-dab (QuPath's defaults), "
+            "six numbers, or a .json or .toml file of QuPath's values."
+        ),
+    ] = "estimate",
+    cells: Annotated[
+        float | None,
+        typer.Option(help="Grow cells around nuclei, by so many microns at most.", show_default="none"),
     ] = None,
     work_dir: Annotated[
         Path | None, typer.Option(help="Folder for what an unfinished run keeps, instead of the output's.")
@@ -87,6 +100,8 @@ def segment(
 
     wsiseg segment slide.svs -o slide.zip -o slide.zarr --roi tumour.geojson
 
+    wsiseg segment slide.svs -o slide.geojson --measure shape,stain,context --cells 5
+
     wsiseg segment scan.tif -o scan.geojson.gz --slide-mpp 0.25 --executor dask_local --workers 4
     """
     speak(quiet=quiet, verbose=verbose)
@@ -111,7 +126,9 @@ def segment(
                 tile_size=tile_size,
                 threshold=threshold,
                 min_area_um2=min_area,
-                measure=measure or ("shape",),
+                measure=names(measure),
+                stains=stains,
+                cells_um=cells,
                 work_dir=work_dir,
                 overwrite=overwrite,
                 in_memory=False,

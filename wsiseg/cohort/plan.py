@@ -42,6 +42,8 @@ class Options:
     min_area_um2: float | None = None
     measure: tuple[str, ...] = ("shape",)
     use_bounds: bool = True
+    stains: str = "estimate"
+    cells_um: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

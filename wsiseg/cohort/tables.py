@@ -163,8 +163,9 @@ def _of_store(path: Path, slide: Planned) -> Iterator[Columns]:
 
 
 def _of_features(found: Iterable[dict[str, Any]], slide: Planned) -> Iterator[Columns]:
-    nuclei = (f for f in found if (f.get("properties") or {}).get("objectType") == "detection")
+    nuclei = (f for f in found if (f.get("properties") or {}).get("objectType") in ("detection", "cell"))
     while piece := list(islice(nuclei, PIECE)):
+        # Of a cell, the nucleus's ring comes first.
         outlines = shapely.polygons([shapely.linearrings(next(rings(f))[:, ::-1]) for f in piece])
         x, y = shapely.get_coordinates(shapely.centroid(outlines)).T
         measured = [f["properties"].get("measurements", {}) for f in piece]

@@ -39,8 +39,12 @@ def collection(tables: Iterable[NucleusTable], info: ExportInfo) -> Iterator[tup
 
 
 def nucleus_features(table: NucleusTable, info: ExportInfo) -> Iterator[str]:
-    """One detection a nucleus, in the order of the table; those whose outline comes to nothing are left out."""
+    """One detection a nucleus, in the order of the table; those whose outline comes to nothing are left out.
+
+    Where there are cells, it is one cell a nucleus, with the nucleus in it.
+    """
     polygons = readable(to_shapely(table.vertices, table.offsets))
+    cells = None if table.cells is None else readable(to_shapely(table.cells.vertices, table.cells.offsets))
     classes = [
         json.dumps({"name": name, "color": list(color)}, ensure_ascii=False, separators=(",", ":"))
         for name, color in zip(info.class_names, info.class_colors, strict=True)
@@ -57,9 +61,13 @@ def nucleus_features(table: NucleusTable, info: ExportInfo) -> Iterator[str]:
             for name, column in zip(names, columns, strict=True)
             if np.isfinite(column[i])
         )
+        shape, kind = f'"geometry":{geometry(polygon)}', "detection"
+        if cells is not None:
+            around = polygon if cells[i].is_empty else cells[i]
+            shape, kind = f'"geometry":{geometry(around)},"nucleusGeometry":{geometry(polygon)}', "cell"
         yield (
-            f'{{"type":"Feature","id":"{identity(space, y, x, taken)}","geometry":{geometry(polygon)},'
-            f'"properties":{{"objectType":"detection","classification":{classes[table.label[i]]},'
+            f'{{"type":"Feature","id":"{identity(space, y, x, taken)}",{shape},'
+            f'"properties":{{"objectType":"{kind}","classification":{classes[table.label[i]]},'
             f'"measurements":{{{values}}}}}}}'
         )
 

@@ -3,6 +3,7 @@
 out.zarr/                  attributes: format, counts, scale, classes, measurements, provenance, sizes of files
     centroid area score label tile vertices offsets      the columns of a `NucleusTable`, level-0 pixels
     columns (N, C)         measurements, named in the attributes
+    cells/                 vertices and offsets of the cells around the nuclei, where there are any
     regions/               rings of what was processed: vertices, offsets, and the region each ring is of
 """
 
@@ -23,7 +24,7 @@ from wsiseg import nuclei as tables
 from wsiseg.errors import StoreError
 from wsiseg.export._complete import complete
 from wsiseg.export._info import ExportInfo
-from wsiseg.nuclei import NucleusTable
+from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.regions import Region
 
 SUFFIXES = (".zarr",)
@@ -65,17 +66,27 @@ def write_group(folder: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) 
     group = zarr.create_group(folder, zarr_format=3)
     columns: dict[str, _Column] = {}
     names: list[str] = []
-    count = corners = 0
+    with_cells = False
+    count = corners = cell_corners = 0
     for table in chain(nuclei, [tables.empty(info.mpp)]):
         if not columns:
-            names = list(table.columns)
+            names, with_cells = list(table.columns), table.cells is not None
             columns = {name: _Column(group, name) for name in (*FIELDS, "columns")}
-            columns["offsets"].append(np.zeros(1, np.int64))
+            if with_cells:
+                inner = group.require_group("cells")
+                columns |= {f"cells/{name}": _Column(inner, name) for name in ("vertices", "offsets")}
+            for name in columns:
+                if name.endswith("offsets"):
+                    columns[name].append(np.zeros(1, np.int64))
         elif not len(table):
             continue
         for name in FIELDS:
             values = getattr(table, name)
             columns[name].append(values[1:] + corners if name == "offsets" else values)
+        if table.cells is not None:
+            columns["cells/vertices"].append(table.cells.vertices)
+            columns["cells/offsets"].append(table.cells.offsets[1:] + cell_corners)
+            cell_corners += len(table.cells.vertices)
         stacked = [table.columns[name] for name in names]
         columns["columns"].append(
             np.stack(stacked, axis=1) if names else np.zeros((len(table), 0), np.float32)
@@ -96,6 +107,7 @@ def write_group(folder: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) 
             "class_names": list(info.class_names),
             "class_colors": [list(color) for color in info.class_colors],
             "measurements": names,
+            "cells": with_cells,
             "region_names": [region.name for region in info.regions],
             "provenance": json.loads(json.dumps(dict(info.provenance))),
             "files": sizes(folder),
@@ -212,7 +224,14 @@ def piece(group: zarr.Group, start: int, stop: int, about: dict[str, Any]) -> Nu
         vertices=read(group, "vertices", int(offsets[0]), int(offsets[-1])),
         offsets=offsets - offsets[0],
         columns={name: columns[:, i] for i, name in enumerate(about["measurements"])},
+        cells=cells_of(group, start, stop) if about.get("cells") else None,
     )
+
+
+def cells_of(group: zarr.Group, start: int, stop: int) -> Rings:
+    """Cells of nuclei `start` to `stop` of a store."""
+    offsets = read(group, "cells/offsets", start, stop + 1)
+    return Rings(read(group, "cells/vertices", int(offsets[0]), int(offsets[-1])), offsets - offsets[0])
 
 
 def read(group: zarr.Group, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
