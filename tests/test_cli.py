@@ -239,7 +239,11 @@ def test_a_device_that_is_absent(
     [
         (("--tile-size", 1000), "the nearest are 960 and 1024"),
         (("--executor", "slurm"), "choose one of dask_address, dask_local, dask_slurm, threads"),
-        (("--measure", "size"), "choose from shape, stain"),
+        (("--measure", "shape,size"), "measure 'size' is unknown; choose from shape, stain, context"),
+        (("--cells", 100), "cells_um 100 is not between 0.5 and 25"),
+        (("--stains", "0.6,0.7"), "each of two stains needs three"),
+        (("--stains", "0.65,0.70,0.29,0.65,0.70,0.29"), "parallel"),
+        (("--stains", "none.toml"), "none.toml: cannot be read"),
         (("--batch-size", "many"), "--batch-size many"),
         (("--batch-size", "0"), "--batch-size 0"),
         (("--threshold", "2"), "threshold 2"),

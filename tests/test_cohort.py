@@ -445,7 +445,7 @@ def test_tables_hold_every_slide_and_every_nucleus(folder: Path, model: Path, tm
     (tmp_path / "m.csv").write_text(
         f"slide,output\n{folder}/s0.tif,a.geojson.gz\n{folder}/s1.tif,b.zarr\n{folder}/s2.tif,c.zip\n{folder}/x,\n"
     )
-    plan = planned(tmp_path / "m.csv", tmp_path / "r", model, measure=("shape", "stain"))
+    plan = planned(tmp_path / "m.csv", tmp_path / "r", model, measure=("shape", "stain"), cells_um=2.0)
     with pytest.raises(DataError, match="no slide is done"):
         write_nuclei(plan, tmp_path / "n.parquet")
     run_cohort(plan, Means())
@@ -462,8 +462,8 @@ def test_tables_hold_every_slide_and_every_nucleus(folder: Path, model: Path, tm
         for y, x in centres[:5]:
             assert min((r["y"] - y) ** 2 + (r["x"] - x) ** 2 for r in mine) < 2
         assert mine[0]["x_um"] == pytest.approx(0.25 * mine[0]["x"])
-        assert mine[0]["Area µm^2"] > 0
-        assert mine[0]["Hematoxylin: Mean"] > 0
+        assert mine[0]["Cell: Area µm^2"] > mine[0]["Nucleus: Area µm^2"] > 0
+        assert mine[0]["Nucleus: Hematoxylin: Mean"] > 0
     shutil.rmtree(tmp_path / "r" / "b.zarr")
     with pytest.raises(DataError, match="is missing"):
         write_nuclei(plan, tmp_path / "n.parquet")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from numpy.typing import NDArray
 from scipy.ndimage import label
 from scipy.spatial import cKDTree
@@ -21,9 +23,11 @@ from wsiseg.errors import ConfigError, ModelError, OutputError, RegionError, Sto
 from wsiseg.execute import Executor, cores, dask_local, threads
 from wsiseg.models import ModelRef
 from wsiseg.nuclei import NucleusTable
+from wsiseg.outlines import read_outlines
 from wsiseg.outputs import convert
-from wsiseg.pipeline import compute, segment_slide
+from wsiseg.pipeline import begun_once, compute, segment_slide
 from wsiseg.progress import Progress
+from wsiseg.qupath import check_file
 from wsiseg.result import pieces, to_level0
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores, resolve
@@ -178,7 +182,8 @@ def test_tiles_of_any_size_and_any_number_of_workers_agree(
 
 
 def test_threads_and_processes_give_identical_nuclei(slide: Path, model: Path) -> None:
-    options = {"model": model, "tile_size": 256, "workers": 1, "measure": ("shape", "stain")}
+    measures = ("shape", "stain", "context")
+    options = {"model": model, "tile_size": 256, "workers": 1, "measure": measures, "cells_um": 2.0}
     here = segment_slide(slide, executor="threads", **options).nuclei  # type: ignore[arg-type]
     there = segment_slide(slide, executor="dask_local", **options).nuclei  # type: ignore[arg-type]
     assert len(here)
@@ -292,7 +297,77 @@ def test_measurements_are_those_asked_for(slide: Path, model: Path) -> None:
         return set(segment_slide(slide, model=model, tile_size=448, measure=names).nuclei.columns)
 
     assert columns() == set()
-    assert columns("shape", "stain") > {"Hematoxylin: Mean", "Eosin: Mean"}
+    assert columns("shape", "stain") > {"Hematoxylin: Mean", "Eosin: Std.Dev."}
+    assert columns("context") == {"Nearest neighbor distance µm", "Nuclei per mm^2 within 50 µm"}
+    cells = segment_slide(
+        slide, model=model, tile_size=192, measure=("shape", "stain"), stains="h-dab", cells_um=3.0
+    ).nuclei
+    assert cells.cells is not None
+    assert len(cells.cells) == len(cells)
+    assert len(cells.columns) == 6 + 6 + 1 + 20
+    assert {"Cell: Area µm^2", "Nucleus/Cell area ratio", "Cytoplasm: DAB: Median"} < set(cells.columns)
+    assert (cells.columns["Cell: Area µm^2"] > cells.columns["Nucleus: Area µm^2"]).all()
+
+
+def test_cells_are_in_every_output_and_come_back(slide: Path, model: Path, tmp_path: Path) -> None:
+    names = ("a.geojson", "a.geojson.gz", "a.zip", "a.zarr")
+    outputs = [tmp_path / name for name in names]
+    result = segment_slide(
+        *(slide,), model=model, tile_size=192, outputs=outputs, measure=("shape", "context"), cells_um=5.0
+    )
+    found = [problem for path in outputs[:3] for problem in check_file(path)]
+    assert [(problem.severity, problem.rule[:2]) for problem in found] == [("warning", "16")] * 3
+    again = tmp_path / "b.geojson"
+    assert convert(outputs[3], again) == len(result.nuclei)
+    assert again.read_bytes() == outputs[0].read_bytes()
+    features = [
+        f for f in json.loads(again.read_text())["features"] if f["properties"]["objectType"] == "cell"
+    ]
+    assert len(features) == len(result.nuclei)
+    for feature in features:
+        cell, nucleus = (
+            shapely.Polygon(feature[key]["coordinates"][0]) for key in ("geometry", "nucleusGeometry")
+        )
+        assert cell.intersection(nucleus).area > 0.9 * nucleus.area
+    drawn = shapely.STRtree([shapely.Polygon(f["geometry"]["coordinates"][0]) for f in features])
+    first, second = drawn.query(drawn.geometries, predicate="intersects")
+    common = shapely.area(shapely.intersection(drawn.geometries[first], drawn.geometries[second]))
+    # Corners of files lie on a grid of a quarter of a pixel.
+    assert common[first < second].max(initial=0) < 0.01 * shapely.area(drawn.geometries).min()
+    (rings,) = read_outlines(again).values()
+    assert len(rings) == 2 * len(features)
+
+
+def test_a_resumed_run_is_held_against_its_stains_and_cells(slide: Path, model: Path, tmp_path: Path) -> None:
+    def stop(now: Progress) -> None:
+        if now.done >= 8:
+            raise Stop
+
+    options = {"model": model, "tile_size": 128, "measure": ("stain",), "outputs": [tmp_path / "a.geojson"]}
+    with pytest.raises(Stop):
+        segment_slide(slide, stains="h-e", progress=stop, **options)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match=r"cells_um was None, now 2\.0; stains was .*0\.65111.*DAB"):
+        segment_slide(slide, stains="h-dab", cells_um=2.0, **options)  # type: ignore[arg-type]
+    segment_slide(slide, stains="h-e", **options)  # type: ignore[arg-type]
+
+
+def test_workers_begin_once_for_tiles_and_cells(truth: tuple[NDArray[np.uint8], object]) -> None:
+    started = []
+
+    @contextmanager
+    def start() -> Iterator[Executor]:
+        started.append("begun")
+        with threads.start(workers=1) as pool:
+            yield pool
+        started.append("ended")
+
+    with begun_once(start) as begin:
+        assert started == []
+        for _ in range(2):
+            with begin() as pool:
+                assert list(pool.map(str, [1])) == [(0, "1")]
+        assert started == ["begun"]
+    assert started == ["begun", "ended"]
 
 
 def test_a_threshold_and_a_smallest_area_are_heeded(slide: Path, model: Path) -> None:
@@ -310,7 +385,9 @@ def test_a_threshold_and_a_smallest_area_are_heeded(slide: Path, model: Path) ->
         ({"batch_size": 0}, ConfigError, "batch_size 0"),
         ({"threshold": 1.5}, ConfigError, r"threshold 1\.5 is not between 0 and 1"),
         ({"min_area_um2": -1.0}, ConfigError, "min_area_um2 -1"),
-        ({"measure": ["size"]}, ConfigError, "measure 'size' is unknown; choose from shape, stain"),
+        ({"measure": ["size"]}, ConfigError, "measure 'size' is unknown; choose from shape, stain, context"),
+        ({"cells_um": 0.0}, ConfigError, r"cells_um 0 is not between 0\.5 and 25"),
+        ({"stains": "h&e"}, ConfigError, "--stains 'h&e': give estimate"),
         ({"tile_size": 1000}, ConfigError, "960 and 1024"),
         ({"model": "nothing"}, ModelError, "no such model"),
         ({"roi": "nothing.geojson"}, RegionError, r"nothing\.geojson"),

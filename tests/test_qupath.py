@@ -67,6 +67,7 @@ def test_a_good_feature_has_no_problem(tmp_path):
         ("properties.classification", {"name": "X"}, "must have a color"),
         ("properties.classification", {"name": "X", "color": [1, 2]}, "must have a color"),
         ("properties.classification", {"color": [1, 2, 3]}, "must have a name"),
+        ("nucleusGeometry", {"type": "Polygon", "coordinates": [SQUARE]}, "only an objectType 'cell'"),
         ("properties.measurements", {"a": "large"}, "only numbers"),
         ("properties.measurements", {"a": None}, "only numbers"),
         ("properties.measurements", {"a": True}, "only numbers"),
@@ -123,6 +124,18 @@ def test_annotations_by_the_ten_thousand_are_slow(tmp_path):
     del annotation["id"]
     found = problems(tmp_path, collection(*[annotation] * 10_001))
     assert [p.severity for p in found] == ["warning"]
+
+
+def test_a_cell_may_have_a_nucleus_and_many_measurements_are_said_once(tmp_path):
+    cells = [changed("properties.measurements", {str(i): 1 for i in range(36)}) for _ in range(3)]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"2222222{number}-2222-4222-8222-222222222222"
+        cell["nucleusGeometry"] = cell["geometry"]
+        cell["properties"]["objectType"] = "cell"
+    (found,) = problems(tmp_path, collection(*cells))
+    assert found.rule.startswith("36 measurements slow reading")
+    cells[1]["nucleusGeometry"] = {"type": "Polygon", "coordinates": [SQUARE[:-1]]}
+    assert "not closed" in problems(tmp_path, collection(*cells))[1].rule
 
 
 def test_children_are_checked(tmp_path):

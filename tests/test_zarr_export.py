@@ -14,6 +14,7 @@ from wsiseg import nuclei
 from wsiseg.errors import StoreError
 from wsiseg.export import ExportInfo
 from wsiseg.export.zarr import read_store, write
+from wsiseg.nuclei import Rings
 from wsiseg.regions import Region
 
 SQUARE = np.array([[0.0, 0.0], [0.0, 9.0], [9.0, 9.0], [9.0, 0.0]])
@@ -42,6 +43,18 @@ def test_everything_comes_back(store: Path) -> None:
     for ours, theirs in zip(INFO.regions, info.regions, strict=True):
         assert (ours.name, ours.exterior.tolist()) == (theirs.name, theirs.exterior.tolist())
         assert [hole.tolist() for hole in ours.holes] == [hole.tolist() for hole in theirs.holes]
+
+
+def test_cells_come_back_with_their_nuclei(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    offsets = np.cumsum([0, *rng.integers(3, 9, len(TABLE))])
+    rings = Rings(rng.random((offsets[-1], 2)).astype(np.float32), offsets)
+    cells = replace(TABLE, cells=rings)
+    write(tmp_path / "c.zarr", iter([cells.take(np.arange(120)), cells.take(np.arange(120, 300))]), INFO)
+    assert same(nuclei.concatenate(list(read_store(tmp_path / "c.zarr")[1])), cells)
+    assert sum(file.is_file() for file in (tmp_path / "c.zarr").rglob("*")) <= 50
+    with pytest.raises(ValueError, match="some tables carry cells"):
+        nuclei.concatenate([cells, TABLE])
 
 
 def test_it_comes_in_pieces_that_bound_memory(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,12 @@ class Wanted:
     stains: Stains | None = None
     cells_um: float | None = None
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what is measured."""
+        asked = (self.shape, self.stains is not None, self.context)
+        return tuple(name for name, wanted in zip(MEASURES, asked, strict=True) if wanted)
+
 
 def centroids(labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(count, 2) mean of the pixels' centres (y, x), pixel corners at integers, and (count,) pixels.

@@ -270,10 +270,8 @@ def settings_of(job: Job, card: ModelCard, found: Survey) -> dict[str, object]:
         "roi": digest(found.roi),
         "threshold": job.settings.threshold,
         "min_area": job.settings.min_area,
-        "measure": [
-            n for n, wanted in (("shape", job.wanted.shape), ("context", job.wanted.context)) if wanted
-        ],
-        "stains": job.wanted.stains and job.wanted.stains.facts(),
+        "measure": list(job.wanted.measures),
+        "stains": None if job.wanted.stains is None else job.wanted.stains.facts(),
         "cells_um": job.wanted.cells_um,
     }
 

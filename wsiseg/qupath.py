@@ -32,6 +32,7 @@ CLEARANCE = 0.01
 """Pixels. Parts of a ring that come closer than this are joined by QuPath's own rounding, and then it fails."""
 MANY_ANNOTATIONS = 10_000
 MANY_MEASUREMENTS = 15
+SLOW = "slow reading"
 PER_ENTRY = 50_000
 LARGEST_EXACT = 16_777_216
 """Above this, float32 does not tell neighbouring integers apart."""
@@ -107,8 +108,13 @@ def check_text(data: bytes, seen: set[str] | None = None) -> Iterator[Problem]:
         yield Problem("the file", "has no list of features")
         return
     yield from _check_numbers(features)
+    slow = False
     for number, feature in enumerate(features):
-        yield from check_feature(feature, str(number), seen)
+        for problem in check_feature(feature, str(number), seen):
+            # All features of a file are measured alike: the first one tells.
+            if not (slow and SLOW in problem.rule):
+                yield problem
+            slow |= SLOW in problem.rule
 
 
 def _refuse(constant: str) -> float:
@@ -147,6 +153,8 @@ def check_feature(feature: Any, number: str, seen: set[str]) -> Iterator[Problem
         rules += [*_check_properties(properties)]
         if "nucleusGeometry" in feature:
             rules += [*_check_geometry(feature["nucleusGeometry"])]
+            if properties.get("objectType") != "cell":
+                rules.append(Problem("", "nucleusGeometry is lost: only an objectType 'cell' has a nucleus"))
     elif properties is not None:
         rules.append(Problem("", "properties must be an object"))
     yield from (Problem(name, rule.rule, rule.severity) for rule in rules)
@@ -228,7 +236,8 @@ def _check_measurements(values: Any) -> Iterator[Problem]:
         elif isinstance(value, int) and abs(value) > LARGEST_EXACT:
             yield Problem("", f"measurement {name!r} is {value}, which float32 cannot hold", "warning")
     if len(values) > MANY_MEASUREMENTS:
-        yield Problem("", f"{len(values)} measurements slow reading; {MANY_MEASUREMENTS} are fine", "warning")
+        rule = f"{len(values)} measurements {SLOW}; {MANY_MEASUREMENTS} are fine"
+        yield Problem("", rule, "warning")
 
 
 def _check_geometry(geometry: Any) -> Iterator[Problem]:
