@@ -1,6 +1,10 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 import shapely
+from scipy import ndimage
+from scipy.spatial import ConvexHull
 
 from wsiseg.deconvolution import H_DAB, H_E, Stains
 from wsiseg.measure import (
@@ -13,7 +17,7 @@ from wsiseg.measure import (
     stain_columns,
 )
 from wsiseg.nuclei import Rings
-from wsiseg.polygons import from_shapely
+from wsiseg.polygons import from_shapely, trace
 
 
 def columns_of(*polygons, mpp=1.0):
@@ -120,3 +124,70 @@ def test_a_cell_is_measured_under_its_own_names():
     assert got["Cell: Area µm^2"][0] == 28
     assert got["Nucleus/Cell area ratio"][0] == pytest.approx(10 / 28)
     assert len(got) == 13
+
+
+def ellipses(count, *, step=56, seed=0):
+    """(H, W) labels 1..count, each an ellipse in a square of its own; axes 6 to 22 pixels."""
+    rng = np.random.default_rng(seed)
+    side = int(np.ceil(np.sqrt(count)))
+    labels = np.zeros((step * side, step * side), np.int32)
+    y, x = np.mgrid[:step, :step] + 0.5
+    for number in range(count):
+        a, t = rng.uniform(8, 22), rng.uniform(0, np.pi)
+        b = max(6, a * rng.uniform(0.4, 1))
+        cy, cx = step / 2 + rng.uniform(-1, 1, 2)
+        u, w = (
+            (x - cx) * np.cos(t) + (y - cy) * np.sin(t),
+            (y - cy) * np.cos(t) - (x - cx) * np.sin(t),
+        )
+        top, left = number // side * step, number % side * step
+        labels[top : top + step, left : left + step][(u / a) ** 2 + (w / b) ** 2 < 1] = number + 1
+    return labels
+
+
+def test_shapes_of_a_thousand_nuclei_are_those_of_the_label_image():
+    labels = ellipses(1000)
+    vertices, offsets = trace(labels)
+    got = shape_columns(vertices, offsets, mpp=0.25)
+    outline = {name: np.zeros(1000) for name in got}
+    pixels = {name: np.zeros(1000) for name in ("Area µm^2", "Min diameter µm")}
+    angles = np.linspace(0, np.pi, 721)
+    directions = np.stack([np.sin(angles), np.cos(angles)])
+    for i, box in enumerate(ndimage.find_objects(labels)):
+        y, x = np.nonzero(labels[box] == i + 1)
+        middles = ((y + 0.5, x), (y + 0.5, x + 1), (y, x + 0.5), (y + 1, x + 0.5))
+        edge = np.concatenate([np.stack(p, axis=1) for p in middles]) * 0.25
+        pixels["Area µm^2"][i] = len(y) * 0.25**2
+        pixels["Min diameter µm"][i] = np.ptp(edge @ directions, axis=0).min()
+        ring = vertices[offsets[i] : offsets[i + 1]].astype(float) * 0.25
+        steps = np.roll(ring, -1, axis=0) - ring
+        length = np.hypot(*steps.T).sum()
+        area = abs((ring[:, 1] * steps[:, 0] - ring[:, 0] * steps[:, 1]).sum()) / 2
+        hull = ConvexHull(ring)
+        outline["Area µm^2"][i], outline["Length µm"][i] = area, length
+        outline["Circularity"][i], outline["Solidity"][i] = 4 * np.pi * area / length**2, area / hull.volume
+        outline["Min diameter µm"][i] = np.ptp(ring @ directions, axis=0).min()
+        outline["Max diameter µm"][i] = 2 * enclosing_radius(ring[hull.vertices])
+    for name, values in outline.items():
+        # A search over directions a quarter of a degree apart may miss the narrowest.
+        np.testing.assert_allclose(got[name], values, rtol=2e-3, err_msg=name)
+    np.testing.assert_allclose(got["Area µm^2"], pixels["Area µm^2"], rtol=0.01)
+    for name, values in pixels.items():
+        # Outlines are simplified within half a pixel, which for a single one of 12 pixels is more than a hundredth.
+        ratio = got[name] / values
+        assert np.median(ratio) == pytest.approx(1, abs=0.01)
+        assert np.abs(ratio - 1).max() < 0.05
+
+
+def enclosing_radius(points):
+    """Of the smallest circle about some points: of all circles through two or three of them that hold all, the least."""
+    a, b, c = (points[list(some)] for some in zip(*combinations(range(len(points)), 3), strict=True))
+    u, v = b - a, c - a
+    twice = 2 * (u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        uu, vv = (u**2).sum(1), (v**2).sum(1)
+        away = np.stack([v[:, 1] * uu - u[:, 1] * vv, u[:, 0] * vv - v[:, 0] * uu], axis=1) / twice[:, None]
+    first, second = np.triu_indices(len(points), 1)
+    centres = np.concatenate([a + away, (points[first] + points[second]) / 2])
+    centres = centres[np.isfinite(centres).all(1)]
+    return np.hypot(*(centres[:, None] - points).transpose(2, 0, 1)).max(1).min()
