@@ -132,7 +132,7 @@ def warm_up(model: str) -> None:
     """Have loops compiled, or read from where they are kept, and the model loaded."""
     predict.load(ModelRef("", str(find_model(model)), "cpu"))
     square = Rings(np.array([[2, 2], [2, 9], [9, 9], [9, 2]], np.float32), np.array([0, 4]))
-    labels = cells.cells(square, Rect(0, 0, 20, 20), factor=2, distance=4.0)
+    labels = cells.cells(square, Rect(0, 0, 20, 20), factor=2, distance=4.0, shape=(20, 20))
     cells.trace_cover(labels)
     measure.stain_columns(np.zeros((*labels.shape, 3), np.uint8), labels, 1, H_E)
 

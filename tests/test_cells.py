@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import shapely
@@ -16,6 +18,8 @@ from wsiseg.geometry import Rect
 from wsiseg.measure import Wanted
 from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.polygons import to_shapely, trace
+from wsiseg.slides.readers.flat import FlatImage
+from wsiseg.slides.resample import PlanView
 from wsiseg.worker import Neighbourhood, measured
 
 
@@ -112,6 +116,9 @@ def test_the_first_of_two_outlines_has_the_pixels_of_both() -> None:
     assert np.bincount(painted(both, Rect(0, 0, 8, 8)).ravel())[1:].tolist() == [16, 12]
 
 
+GLASS = PlanView(FlatImage(np.full((200, 200, 3), 255, np.uint8)), 0.25, 0.25)
+
+
 def table(labels: NDArray[np.int32], *, mpp: float = 0.25) -> NucleusTable:
     vertices, offsets = trace(labels)
     count = len(offsets) - 1
@@ -132,12 +139,12 @@ def table(labels: NDArray[np.int32], *, mpp: float = 0.25) -> NucleusTable:
 def test_cells_are_the_same_whoever_looks_and_none_covers_another(seed: int) -> None:
     every = table(blobs(seed, size=200, count=80))
     wanted = Wanted(cells_um=2.5)
-    at_once = measured(alone(every), None, wanted).cells  # type: ignore[arg-type]
+    at_once = measured(alone(every), GLASS, wanted).cells
     assert at_once is not None
     for own in np.array_split(np.random.default_rng(seed).permutation(len(every)), 5):
         others = np.setdiff1d(np.arange(len(every)), own)
         here = Neighbourhood(every.take(own), every.rings.take(others), every.centroid[others])
-        cells = measured(here, None, wanted).cells  # type: ignore[arg-type]
+        cells = measured(here, GLASS, wanted).cells
         assert cells is not None
         assert np.array_equal(cells.offsets, at_once.take(own).offsets)
         assert np.array_equal(cells.vertices, at_once.take(own).vertices)
@@ -157,11 +164,21 @@ def alone(table: NucleusTable) -> Neighbourhood:
     return Neighbourhood(table, table.rings.take(none), np.zeros((0, 2)))
 
 
+def test_no_cell_grows_out_of_the_slide() -> None:
+    corner = np.zeros((20, 20), np.int32)
+    corner[1:7, 1:9] = 1
+    cells = measured(alone(table(corner)), GLASS, Wanted(cells_um=5.0)).cells
+    assert cells is not None
+    assert cells.vertices.min() == 0
+    assert 24 < cells.vertices.max() < 32
+
+
 def test_a_nucleus_far_out_has_the_cell_it_has_at_the_origin() -> None:
-    here = table(blobs(3))
+    here = table(blobs(3)).shift(100, 100)
     wanted = Wanted(cells_um=2.0)
-    near = measured(alone(here), None, wanted).cells  # type: ignore[arg-type]
-    far = measured(alone(here.shift(100_000, 50_000)), None, wanted).cells  # type: ignore[arg-type]
+    vast = SimpleNamespace(shape=(200_000, 200_000))
+    near = measured(alone(here), GLASS, wanted).cells
+    far = measured(alone(here.shift(100_000, 50_000)), vast, wanted).cells  # type: ignore[arg-type]
     assert near is not None
     assert far is not None
     # Outlines so far out are rounded to a 128th of a pixel: the odd pixel may change sides.

@@ -11,10 +11,11 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 from slides_made import discs
 
 from wsiseg import context, nuclei
-from wsiseg.deconvolution import H_E
+from wsiseg.deconvolution import H_DAB, H_E
 from wsiseg.geometry import Rect
 from wsiseg.measure import MEASURES, Wanted
 from wsiseg.nuclei import NucleusTable
@@ -237,6 +238,48 @@ def test_stains_and_cells_of_a_thousand_nuclei_are_those_of_the_label_image(
             np.testing.assert_allclose(
                 got.columns[f"Nucleus: {stain}: {name}"], values, rtol=1e-3, atol=1e-5, err_msg=name
             )
+
+
+def test_cytoplasm_is_that_of_a_search_for_the_nearest_nucleus(picture: NDArray[np.uint8]) -> None:
+    table = scene(9, 250)
+    outlines = to_shapely(table.vertices, table.offsets)
+    first, second = shapely.STRtree(outlines).query(outlines, predicate="intersects")
+    table = table.take(np.setdiff1d(np.arange(len(table)), second[first < second]))
+    table = replace(table, label=np.arange(len(table), dtype=np.int32))
+    outlines = to_shapely(table.vertices, table.offsets)
+    got = measured_in(table, 320, Wanted(stains=H_DAB, cells_um=5.0), picture)
+    # In pixels of half a micron: whose centre is in a nucleus, and which nucleus is nearest to the others.
+    half = SIDE // 2
+    coarse, fine = np.full((half, half), -1), np.full((SIDE, SIDE), -1)
+    for labels, size in ((coarse, 2.0), (fine, 1.0)):
+        y, x = (np.mgrid[: len(labels), : len(labels)] + 0.5) * size
+        for number, outline in enumerate(outlines):
+            left, top, right, bottom = (int(v / size) for v in outline.bounds)
+            box = Rect(top, left, bottom + 1, right + 1).slices()
+            labels[box][shapely.contains_xy(outline, x[box], y[box])] = number
+    rank = np.empty(len(table), int)
+    rank[np.lexsort((table.centroid[:, 1], table.centroid[:, 0]))] = np.arange(len(table))
+    inside, free = np.argwhere(coarse >= 0), np.argwhere(coarse < 0)
+    distance, nearest = cKDTree(inside).query(free, k=8, distance_upper_bound=10.0001)
+    near = np.isfinite(distance[:, 0])
+    distance, nearest, free = distance[near], nearest[near], free[near]
+    equal = distance < distance[:, :1] + 1e-9
+    label = coarse[tuple(inside[np.where(equal, nearest, nearest[:, :1])].transpose(2, 0, 1))]
+    winner = label[np.arange(len(label)), rank[label].argmin(1)]
+    whole = coarse.copy()
+    whole[tuple(free.T)] = winner
+    ring = np.where(fine >= 0, -1, whole.repeat(2, axis=0).repeat(2, axis=1))
+    vectors = np.array([*H_DAB.vectors, np.cross(*H_DAB.vectors)]).T
+    density = -np.log10(np.maximum(picture, 1) / 255)
+    brown = np.linalg.solve(vectors, density.reshape(-1, 3).T)[1].reshape(SIDE, SIDE)
+    for number in range(len(table)):
+        some = brown[ring == number]
+        for name, value in (
+            ("Mean", some.mean()),
+            ("Median", np.median(some)),
+            ("Std.Dev.", some.std(ddof=1)),
+        ):
+            assert got.columns[f"Cytoplasm: DAB: {name}"][number] == pytest.approx(value, rel=1e-3, abs=1e-5)
 
 
 def test_names_are_those_of_the_contract(picture: NDArray[np.uint8]) -> None:

@@ -61,13 +61,21 @@ def _paint(
                         labels[y, x] = ring + 1
 
 
-def cells(rings: Rings, frame: Rect, *, factor: int, distance: float) -> NDArray[np.int32]:
+def cells(
+    rings: Rings, frame: Rect, *, factor: int, distance: float, shape: tuple[int, int]
+) -> NDArray[np.int32]:
     """(H, W) int32: cells around nuclei, label `i + 1` for ring `i`, in pixels `factor` times as wide as the frame's.
 
-    The frame begins and ends at multiples of `factor`; `distance` is in its pixels.
+    The frame begins and ends at multiples of `factor`; `distance` is in its pixels. Nothing grows out of a plan of
+    `shape`.
     """
     coarse = Rect(*(side // factor for side in (frame.y0, frame.x0, frame.y1, frame.x1)))
-    return grown(painted(rings.moved(scale=1 / factor), coarse), distance / factor)
+    whole = grown(painted(rings.moved(scale=1 / factor), coarse), distance / factor)
+    plan = Rect(0, 0, shape[0] // factor, shape[1] // factor).intersect(coarse)
+    clipped = np.zeros_like(whole)
+    window = plan.slices((coarse.y0, coarse.x0))
+    clipped[window] = whole[window]
+    return clipped
 
 
 def grown(labels: NDArray[np.int32], distance: float) -> NDArray[np.int32]:

@@ -317,7 +317,7 @@ def measured(here: Neighbourhood, view: PlanView, wanted: Wanted) -> NucleusTabl
         parts = {"" if wanted.cells_um is None else "Nucleus": labels}
     grown_cells = None
     if wanted.cells_um is not None:
-        whole = cells.cells(rings, frame, factor=factor, distance=distance)
+        whole = cells.cells(rings, frame, factor=factor, distance=distance, shape=view.shape)
         grown_cells = cell_rings(whole, mine, own, frame, factor)
         if parts:
             parts["Cytoplasm"] = np.where(labels > 0, 0, whole.repeat(factor, axis=0).repeat(factor, axis=1))
