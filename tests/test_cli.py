@@ -241,7 +241,7 @@ def test_a_device_that_is_absent(
         (("--executor", "slurm"), "choose one of dask_address, dask_local, dask_slurm, threads"),
         (("--measure", "shape,size"), "measure 'size' is unknown; choose from shape, stain, context"),
         (("--cells", 100), "cells_um 100 is not between 0.5 and 25"),
-        (("--stains", "0.6,0.7"), "each of two stains needs three"),
+        (("--stains", "0.6,0.7"), "three for each of two stains"),
         (("--stains", "0.65,0.70,0.29,0.65,0.70,0.29"), "parallel"),
         (("--stains", "none.toml"), "none.toml: cannot be read"),
         (("--batch-size", "many"), "--batch-size many"),
