@@ -92,7 +92,7 @@ def test_what_qupath_writes_is_read(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("h&e", r"--stains 'h&e': give estimate, estimate-h-dab, h-e, h-dab, a \.json"),
-        ("0.65,0.70,0.29,0.2,0.8", "has 5 numbers; three for each of two stains"),
+        ("0.65,0.70,0.29,0.2,0.8", "has 5 numbers; six are needed, three for each"),
         ("0.65,0.70,nan,0.2,0.8,0.5", "give estimate"),
         ("0.65,0.70,0.29,1.3,1.4,0.58", "parallel"),
         ("0,0,0,0.2,0.8,0.5", "is no optical density"),

@@ -136,7 +136,9 @@ def read_stains(text: str) -> StainChoice:
             "or six numbers with commas between them"
         )
     if len(values) != 6:
-        raise ConfigError(f"--stains {text!r}: has {len(values)} numbers; six are needed, three for each of two stains")
+        raise ConfigError(
+            f"--stains {text!r}: has {len(values)} numbers; six are needed, three for each of two stains"
+        )
     vectors = [values[:3], values[3:]]
     return StainChoice(_checked(H_E.names, vectors, H_E.background, "--stains"), estimate=False)
 
