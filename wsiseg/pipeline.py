@@ -29,7 +29,7 @@ from wsiseg.nuclei import NucleusTable, concatenate, empty
 from wsiseg.outputs import check_outputs, convert
 from wsiseg.progress import Progress, Watch
 from wsiseg.regions import Region
-from wsiseg.result import Result, Start, about, merge
+from wsiseg.result import Result, Start, about, class_counts, merge
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores
 from wsiseg.store import WorkingStore, store_path, working_store
@@ -191,7 +191,8 @@ def segment_slide(
             convert(store.merged, file)
         info, nuclei = read_store(store.merged)
         table = concatenate([*nuclei] or [empty(card.mpp)]) if in_memory else None
-        result = Result(count, found, info, table)
+        classes = class_counts(read_store(store.merged)[1], info.class_names)
+        result = Result(count, classes, found, info, table)
         if not keep_store:
             store.remove()
     return result

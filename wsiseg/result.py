@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,12 +41,14 @@ class Result:
     """What was found on a slide.
 
     count : int              nuclei
+    classes : dict of int    nuclei of each class that the model tells apart
     survey : Survey          the slide, its regions and the plan
     info : ExportInfo        what an exporter is told beside the nuclei
     table                    the nuclei, level-0 pixels; None where they were not to be held in memory
     """
 
     count: int
+    classes: Mapping[str, int]
     survey: Survey
     info: ExportInfo
     table: NucleusTable | None
@@ -78,6 +80,14 @@ class Result:
         """
         count: int = exporter_for(Path(path)).write(Path(path), pieces(self.nuclei), self.info)
         return count
+
+
+def class_counts(tables: Iterable[NucleusTable], names: Sequence[str]) -> dict[str, int]:
+    """How many nuclei there are of each class."""
+    counts = np.zeros(len(names), np.int64)
+    for table in tables:
+        counts += np.bincount(table.label, minlength=len(names))
+    return dict(zip(names, counts.tolist(), strict=True))
 
 
 def pieces(nuclei: NucleusTable, size: int = PIECE) -> Iterator[NucleusTable]:

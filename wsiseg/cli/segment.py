@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -148,6 +149,18 @@ def segment(
             f"{', '.join(map(str, output))}: {result.count:,} nuclei, {survey.plan.n_tiles:,} tiles, "
             f"{survey.tissue_mm2:.2f} mm2 of tissue, {time.monotonic() - began:.0f} s"
         )
+        if len(result.classes) > 1:
+            say(shares(result.classes))
+
+
+def shares(classes: Mapping[str, int]) -> str:
+    """Nuclei of each class, and of all, in words.
+
+    >>> shares({"Positive": 30, "Negative": 90})
+    'Positive 30 (25.0 %), Negative 90 (75.0 %)'
+    """
+    total = max(1, sum(classes.values()))
+    return ", ".join(f"{name} {count:,} ({100 * count / total:.1f} %)" for name, count in classes.items())
 
 
 def batch_of(text: str) -> int | None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from wsiseg import context
 from wsiseg.draw import draw_lines, draw_outlines, draw_scale_bar
 from wsiseg.errors import StoreError
 from wsiseg.export import ExportInfo
@@ -36,6 +37,10 @@ FIELD_MPP = 0.25
 
 FOCUS_FIELDS, FOCUS_MPP = 24, 0.5
 """Fields of tissue whose sharpness is judged, and how they are looked at."""
+
+SHOWN = ("Circularity", *context.NAMES)
+NUCLEAR_STAIN = ("Hematoxylin: Mean", "Eosin: Mean", "DAB: Mean")
+"""Measurements whose histograms are drawn."""
 
 PICTURE = 1000
 """Longest side of the picture of the whole slide, pixels."""
@@ -179,7 +184,7 @@ def near(table: NucleusTable, here: Rect, scale: float, label: int) -> Iterator[
 
 
 def histograms(summary: Summary) -> list[str]:
-    """Area, probability, circularity where it was measured, and the stains."""
+    """Area, probability, and where they were measured circularity, stains in the nucleus and density."""
     if not len(summary.score):
         return []
     drawn = [
@@ -187,7 +192,11 @@ def histograms(summary: Summary) -> list[str]:
         pictures.histogram(summary.score, "detection probability", limits=(0, 1)),
     ]
     for name, values in summary.columns.items():
-        if name.endswith(("Circularity", "OD mean")):
+        if (
+            name in SHOWN
+            or name.removeprefix("Nucleus: ") in SHOWN
+            or (name.endswith(NUCLEAR_STAIN) and not name.startswith(("Cytoplasm", "Cell")))
+        ):
             drawn.append(pictures.histogram(values, name))
     return drawn
 
