@@ -17,6 +17,7 @@ from wsiseg import cells, context
 from wsiseg.errors import ConfigError
 from wsiseg.execute import Executor
 from wsiseg.export import ExportInfo, exporter_for, zarr
+from wsiseg.export._info import DICOM_IDENTITIES
 from wsiseg.export.zarr import read_store
 from wsiseg.measure import Wanted, cell_shape_columns, shape_columns
 from wsiseg.models import ModelCard
@@ -261,6 +262,8 @@ def about(found: Survey, card: ModelCard, settings: Mapping[str, object], began:
         class_colors=card.class_colors,
         regions=found.regions,
         mpp=found.mpp,
+        shape=found.shape,
+        dicom={name: found.properties[name] for name in DICOM_IDENTITIES if name in found.properties},
         provenance={
             "slide": Path(found.slide.path).name,
             "model": {"name": card.name, "about": dict(card.about)},

@@ -9,6 +9,7 @@ from types import ModuleType
 
 from wsiseg import plugins
 from wsiseg.errors import OutputError
+from wsiseg.export._about import About, require
 
 
 def _exporters() -> dict[str, str]:
@@ -23,13 +24,21 @@ def suffixes() -> tuple[str, ...]:
     return tuple(sorted(_exporters()))
 
 
+def formats() -> tuple[tuple[tuple[str, ...], About], ...]:
+    """(suffixes, what they are) of every exporter, by the first suffix."""
+    from wsiseg import export
+
+    modules = [plugins.load(export, name) for name in plugins.names(export)]
+    return tuple(sorted(((m.SUFFIXES, m.ABOUT) for m in modules), key=lambda each: each[0]))
+
+
 def exporter_for(path: Path) -> ModuleType:
     """The exporter of the longest suffix that `path` ends in.
 
     Raises
     ------
     OutputError
-        If there is none; those that exist are named.
+        If there is none (those that exist are named), or if what it needs is not installed.
     """
     from wsiseg import export
 
@@ -39,7 +48,9 @@ def exporter_for(path: Path) -> ModuleType:
         raise OutputError(
             f"{path}: nothing writes {path.suffix or 'this'!r}; use one of {', '.join(sorted(known))}"
         )
-    return plugins.load(export, known[max(fitting, key=len)])
+    chosen = plugins.load(export, known[max(fitting, key=len)])
+    require(path, chosen.ABOUT)
+    return chosen
 
 
 def check_outputs(paths: Sequence[Path], *, overwrite: bool = False) -> None:
@@ -48,7 +59,8 @@ def check_outputs(paths: Sequence[Path], *, overwrite: bool = False) -> None:
     Raises
     ------
     OutputError
-        If a suffix is unknown, a folder is missing or cannot be written, or something is there already.
+        If a suffix is unknown or needs what is not installed, a folder is missing or cannot be written, or
+        something is there already.
     """
     for path in paths:
         exporter_for(path)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from wsiseg.export._about import About
 from wsiseg.export._complete import complete
 from wsiseg.export._features import collection
 from wsiseg.export._info import ExportInfo
 from wsiseg.nuclei import NucleusTable
 
 SUFFIXES = (".geojson", ".json")
+
+ABOUT = About("GeoJSON, one feature collection", "QuPath, GIS programs")
 
 
 def write(path: Path, tables: Iterable[NucleusTable], info: ExportInfo) -> int:

@@ -7,12 +7,15 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
+from wsiseg.export._about import About
 from wsiseg.export._complete import complete
 from wsiseg.export._features import collection
 from wsiseg.export._info import ExportInfo
 from wsiseg.nuclei import NucleusTable
 
 SUFFIXES = (".geojson.gz", ".json.gz")
+
+ABOUT = About("GeoJSON, compressed", "QuPath")
 
 
 def write(path: Path, tables: Iterable[NucleusTable], info: ExportInfo) -> int:

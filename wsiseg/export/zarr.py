@@ -1,6 +1,6 @@
 """The store: one zarr group a slide that keeps all that is known of its nuclei, in few files.
 
-out.zarr/                  attributes: format, counts, scale, classes, measurements, provenance, sizes of files
+out.zarr/                  attributes: format, counts, scale, shape, classes, measurements, provenance, sizes of files
     centroid area score label tile vertices offsets      the columns of a `NucleusTable`, level-0 pixels
     columns (N, C)         measurements, named in the attributes
     cells/                 vertices and offsets of the cells around the nuclei, where there are any
@@ -18,21 +18,21 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from wsiseg import nuclei as tables
 from wsiseg.errors import StoreError
+from wsiseg.export._about import About
 from wsiseg.export._complete import complete
+from wsiseg.export._growing import ROWS, Growing
 from wsiseg.export._info import ExportInfo
 from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.regions import Region
 
 SUFFIXES = (".zarr",)
 
-FORMAT = "wsiseg-nuclei-1"
+ABOUT = About("the store: all that is known, for later exports", "wsiseg")
 
-ROWS = 65_536
-"""Rows of an array that are compressed together."""
+FORMAT = "wsiseg-nuclei-1"
 
 FILE_ROWS = {"vertices": ROWS * 256}
 """Rows of an array in one file, 64 times `ROWS` for the others: few files, and no more than 128 MiB held to write one."""
@@ -64,17 +64,17 @@ def write_group(folder: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) 
     Its attributes come last, for they name the size of every other file.
     """
     group = zarr.create_group(folder, zarr_format=3)
-    columns: dict[str, _Column] = {}
+    columns: dict[str, Growing] = {}
     names: list[str] = []
     with_cells = False
     count = corners = cell_corners = 0
     for table in chain(nuclei, [tables.empty(info.mpp)]):
         if not columns:
             names, with_cells = list(table.columns), table.cells is not None
-            columns = {name: _Column(group, name) for name in (*FIELDS, "columns")}
+            columns = {name: file_of(group, name) for name in (*FIELDS, "columns")}
             if with_cells:
                 inner = group.require_group("cells")
-                columns |= {f"cells/{name}": _Column(inner, name) for name in ("vertices", "offsets")}
+                columns |= {f"cells/{name}": file_of(inner, name) for name in ("vertices", "offsets")}
             for name in columns:
                 if name.endswith("offsets"):
                     columns[name].append(np.zeros(1, np.int64))
@@ -95,7 +95,7 @@ def write_group(folder: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) 
     for column in columns.values():
         column.finish()
     for name, values in rings_of(info.regions).items():
-        ring = _Column(group.require_group("regions"), name)
+        ring = file_of(group.require_group("regions"), name)
         ring.append(values)
         ring.finish()
     group.attrs.put(
@@ -103,6 +103,8 @@ def write_group(folder: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) 
             "format": FORMAT,
             "nuclei": count,
             "mpp": info.mpp,
+            "shape": None if info.shape is None else list(info.shape),
+            "dicom": dict(info.dicom),
             "fingerprint": info.fingerprint,
             "class_names": list(info.class_names),
             "class_colors": [list(color) for color in info.class_colors],
@@ -116,42 +118,9 @@ def write_group(folder: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) 
     return count
 
 
-class _Column:
-    """An array that grows, compressed with a check sum; it is written a file at a time."""
-
-    def __init__(self, group: zarr.Group, name: str) -> None:
-        self.group, self.name = group, name
-        self.array: zarr.Array[Any] | None = None
-        self.waiting: list[NDArray[Any]] = []
-        self.rows = FILE_ROWS.get(name, ROWS * 64)
-
-    def append(self, values: NDArray[Any]) -> None:
-        """Add rows at the end."""
-        self.waiting.append(values)
-        while sum(map(len, self.waiting)) >= self.rows:
-            whole = np.concatenate(self.waiting)
-            self._put(whole[: self.rows])
-            self.waiting = [whole[self.rows :]]
-
-    def finish(self) -> None:
-        """Write what is left."""
-        self._put(np.concatenate(self.waiting))
-
-    def _put(self, values: NDArray[Any]) -> None:
-        if self.array is None:
-            chunk = (ROWS, *(max(1, n) for n in values.shape[1:]))
-            self.array = self.group.create_array(
-                self.name,
-                shape=(0, *values.shape[1:]),
-                dtype=values.dtype,
-                chunks=chunk,
-                shards=(self.rows, *chunk[1:]),
-                compressors=ZstdCodec(level=5, checksum=True),
-            )
-        start = self.array.shape[0]
-        self.array.resize((start + len(values), *values.shape[1:]))
-        if values.size:
-            self.array[start:] = values
+def file_of(group: zarr.Group, name: str) -> Growing:
+    """An array of a store that grows."""
+    return Growing(group, name, rows=FILE_ROWS.get(name, ROWS * 64))
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -201,6 +170,8 @@ def info_of(group: zarr.Group, about: dict[str, Any]) -> ExportInfo:
         regions=regions_of(group, about["region_names"]),
         mpp=float(about["mpp"]),
         provenance=about["provenance"],
+        shape=tuple(about["shape"]) if about.get("shape") else None,
+        dicom=about.get("dicom", {}),
     )
 
 

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from wsiseg.export._about import About
 from wsiseg.export._complete import complete
 from wsiseg.export._features import collection
 from wsiseg.export._info import ExportInfo
 from wsiseg.nuclei import NucleusTable, concatenate
 
 SUFFIXES = (".zip",)
+
+ABOUT = About("GeoJSON in entries of 50,000 nuclei, for large slides", "QuPath")
 
 PER_ENTRY = 50_000
 

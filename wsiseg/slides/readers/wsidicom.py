@@ -9,6 +9,7 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 from wsidicom import WsiDicom
 
 from wsiseg.errors import SlideError
@@ -52,7 +53,17 @@ class WsiDicomReader:
     @property
     def properties(self) -> Mapping[str, str]:
         """See `Slide`."""
-        return {"vendor": "dicom"}
+        uids = self.handle.levels.base_level.datasets[0].uids
+        # Named as OpenSlide names them.
+        found = {
+            "vendor": "dicom",
+            "dicom.SOPClassUID": VLWholeSlideMicroscopyImageStorage,
+            "dicom.SOPInstanceUID": uids.instance,
+            "dicom.StudyInstanceUID": uids.slide.study_instance,
+            "dicom.SeriesInstanceUID": uids.slide.series_instance,
+            "dicom.FrameOfReferenceUID": uids.slide.frame_of_reference,
+        }
+        return {name: str(value) for name, value in found.items() if value is not None}
 
     def read(self, rect: Rect, level: int) -> NDArray[np.uint8]:
         """See `Slide`."""

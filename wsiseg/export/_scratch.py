@@ -1,0 +1,33 @@
+"""A folder beside an output, for what its format cannot take in the order in which it comes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from wsiseg.errors import OutputError
+
+
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """An empty folder on the disk of `path`, which is deleted when it is left.
+
+    Its name is one that `remove_leftovers` knows, should this process be killed.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be made.
+    """
+    folder = path.with_name(f".{path.name}.{os.getpid()}.parts.tmp")
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
