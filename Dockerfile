@@ -22,7 +22,7 @@ RUN pip install --index-url "$TORCH_INDEX" "$(grep '^torch==' requirements.lock)
 COPY pyproject.toml README.md LICENSE ./
 COPY wsiseg ./wsiseg
 # The lock as a constraint: its versions of what wsiseg needs to run, and nothing of what only develops it.
-RUN pip install --constraint requirements.lock .
+RUN pip install --constraint requirements.lock '.[dicom]'
 
 FROM python:3.11-slim-bookworm
 

@@ -37,3 +37,15 @@ def data() -> Path:
 def slides(data: Path) -> Path:
     """Folder of the real slides."""
     return data / "slides"
+
+
+@pytest.fixture(scope="session")
+def readers() -> Path:
+    """Folder of the readers that want other versions than we do; with CI=true it must be there."""
+    folder = Path(__file__).parents[1] / ".readers"
+    if not folder.is_dir():
+        reason = f"{folder}: not there; scripts/test makes it"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return folder

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from skimage.measure import label
 
 from wsiseg.errors import OutputError, StoreError
-from wsiseg.export import ExportInfo, check_outputs, exporter_for
+from wsiseg.export import ExportInfo, check_outputs, exporter_for, suffixes
 from wsiseg.export import zip as zip_exporter
 from wsiseg.export.zarr import read_store
 from wsiseg.measure import centroids, shape_columns
@@ -191,7 +191,7 @@ def test_an_empty_store_and_no_store(tmp_path):
         read_store(tmp_path / "b.zarr")
 
 
-@pytest.mark.parametrize("suffix", [".geojson", ".geojson.gz", ".zip", ".zarr"])
+@pytest.mark.parametrize("suffix", suffixes())
 def test_what_fails_leaves_nothing(tmp_path, suffix):
     def tables():
         yield table(blobs(2))
@@ -203,8 +203,8 @@ def test_what_fails_leaves_nothing(tmp_path, suffix):
 
 
 def test_outputs_are_checked_beforehand(tmp_path):
-    with pytest.raises(OutputError, match=r"one of \.geojson"):
-        check_outputs([tmp_path / "a.csv"])
+    with pytest.raises(OutputError, match=", ".join(suffixes())):
+        check_outputs([tmp_path / "a.xlsx"])
     with pytest.raises(OutputError, match="does not exist"):
         check_outputs([tmp_path / "absent" / "a.geojson"])
     (tmp_path / "a.geojson").write_text("x")

@@ -78,8 +78,8 @@ def segment_slide(
     model
         Name of a bundled model, or a model folder.
     outputs
-        Files to write; each suffix chooses a format (.geojson, .geojson.gz, .zip, .zarr). A run that was
-        stopped goes on when the same first output is given again.
+        Files to write; each suffix chooses a format (.geojson, .zarr, .csv and more, `wsiseg.export.formats`).
+        A run that was stopped goes on when the same first output is given again.
     slide_mpp
         Microns per level-0 pixel, where the file does not say or is wrong.
     roi

@@ -13,6 +13,7 @@ from wsiseg.cli.cohort import cohort
 from wsiseg.cli.draw import draw
 from wsiseg.cli.evaluate import evaluate
 from wsiseg.cli.export import export
+from wsiseg.cli.formats import formats
 from wsiseg.cli.plan import plan
 from wsiseg.cli.pseudo_label import pseudo_label
 from wsiseg.cli.recipes import recipes
@@ -33,6 +34,7 @@ for command in (
     segment,
     plan,
     export,
+    formats,
     check,
     draw,
     report,

@@ -18,7 +18,7 @@ def export(
         typer.Option(
             "-o",
             "--output",
-            help="File to write: .geojson, .geojson.gz, .zip or .zarr. May be given several times.",
+            help="File to write; its suffix is its format (see wsiseg formats). May be given several times.",
             show_default=False,
         ),
     ],
@@ -29,7 +29,7 @@ def export(
 
     [bold]Example[/bold]
 
-    wsiseg export slide.zarr -o slide.geojson
+    wsiseg export slide.zarr -o slide.geojson -o slide.csv
     """
     speak(quiet=quiet, verbose=False)
     from wsiseg.outputs import check_outputs, convert

@@ -25,7 +25,7 @@ def segment(
         typer.Option(
             "-o",
             "--output",
-            help="File to write: .geojson, .geojson.gz, .zip or .zarr. May be given several times.",
+            help="File to write; its suffix is its format (see wsiseg formats). May be given several times.",
             show_default=False,
         ),
     ],

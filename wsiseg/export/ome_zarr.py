@@ -31,9 +31,7 @@ from wsiseg.polygons import from_shapely
 
 SUFFIXES = (".ome.zarr",)
 
-ABOUT = About(
-    "label image in levels, every pixel the number of its nucleus", "napari, ome-zarr"
-)
+ABOUT = About("label image in levels, every pixel the number of its nucleus", "napari, ome-zarr")
 
 SIDE = 4096
 """Pixels a side of what is drawn and written at once, a file of 64 MiB before compression."""
