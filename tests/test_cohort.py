@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -27,7 +28,7 @@ from wsiseg.cohort.plan import Options, Plan, Planned, in_order, make_plan, read
 from wsiseg.cohort.run import Means, lease_path, place_of, run_cohort, take
 from wsiseg.cohort.run import Stop as Listener
 from wsiseg.cohort.status import retry, status
-from wsiseg.cohort.tables import write_nuclei, write_slides
+from wsiseg.cohort.tables import nuclei_of, write_nuclei, write_slides
 from wsiseg.errors import DataError, OutputError, StoreError, TaskError
 from wsiseg.pipeline import segment_slide
 
@@ -464,6 +465,10 @@ def test_tables_hold_every_slide_and_every_nucleus(folder: Path, model: Path, tm
         assert mine[0]["x_um"] == pytest.approx(0.25 * mine[0]["x"])
         assert mine[0]["Cell: Area µm^2"] > mine[0]["Nucleus: Area µm^2"] > 0
         assert mine[0]["Nucleus: Hematoxylin: Mean"] > 0
+    other = replace(plan, slides=(replace(plan.slides[0], output="b.ome.zarr"), *plan.slides[1:]))
+    (tmp_path / "r" / "b.ome.zarr").mkdir()
+    with pytest.raises(DataError, match=r"b\.ome\.zarr: nuclei are merged from \.zarr"):
+        list(nuclei_of(other, other.slides[0]))
     shutil.rmtree(tmp_path / "r" / "b.zarr")
     with pytest.raises(DataError, match="is missing"):
         write_nuclei(plan, tmp_path / "n.parquet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
 import os
@@ -418,6 +419,19 @@ def test_a_store_becomes_every_format_and_keeps_what_they_need(tmp_path: Path) -
         assert convert(store, path) == len(TABLE)
     assert zarr.open_group(tmp_path / "a.ome.zarr", mode="r")["0"].shape == SHAPE
     assert highdicom.ann.annread(tmp_path / "a.dcm").StudyInstanceUID == "1.2.3"
+
+
+@pytest.mark.parametrize("suffix", [".dcm", ".ome.zarr"])
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, suffix: str) -> None:
+    """Also where what fails is a file beside the output; what fails here is the reading, which looks the same."""
+
+    def tables() -> Iterator[NucleusTable]:
+        yield TABLE
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left"):
+        exporter_for(Path(f"a{suffix}")).write(tmp_path / f"a{suffix}", tables(), INFO)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_not_installed_is_named_with_its_extra() -> None:

@@ -21,6 +21,7 @@ import wsiseg
 from wsiseg import measure, nuclei, polygons, worker
 from wsiseg.errors import ConfigError, ModelError, OutputError, RegionError, StoreError, TaskError
 from wsiseg.execute import Executor, cores, dask_local, threads
+from wsiseg.export.zarr import read_store
 from wsiseg.models import ModelRef
 from wsiseg.nuclei import NucleusTable
 from wsiseg.outlines import read_outlines
@@ -290,6 +291,7 @@ def test_a_store_exports_to_the_bytes_that_were_written_at_once(
     assert result.write(tmp_path / "c.geojson") == len(result.nuclei)
     assert (tmp_path / "c.geojson").read_bytes() == direct.read_bytes()
     assert sum(file.is_file() for file in store.rglob("*")) <= 50
+    assert read_store(store)[0].shape == result.survey.shape
 
 
 def test_measurements_are_those_asked_for(slide: Path, model: Path) -> None:

@@ -53,7 +53,10 @@ def plan(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of results.", show_default=False)],
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
     suffix: Annotated[
-        str, typer.Option(help="What is written for each slide: .geojson, .geojson.gz, .zip or .zarr.")
+        str,
+        typer.Option(
+            help="What is written for each slide; nuclei are merged from .geojson, .geojson.gz, .zip and .zarr."
+        ),
     ] = ".geojson",
     tile_size: Annotated[int, typer.Option(help="Side of a tile in pixels at the model's scale.")] = 1536,
     threshold: Annotated[

@@ -18,6 +18,7 @@ import shapely
 from wsiseg.cohort.plan import Plan, Planned
 from wsiseg.cohort.status import Row, status
 from wsiseg.errors import DataError, OutputError, brief
+from wsiseg.export import exporter_for, geojson, geojson_gz, zarr, zip
 from wsiseg.export._complete import complete
 from wsiseg.export._features import DETECTION_PROBABILITY
 from wsiseg.export.zarr import read_store
@@ -135,14 +136,19 @@ def nuclei_of(plan: Plan, slide: Planned) -> Iterator[Columns]:
     Raises
     ------
     DataError
-        If the result is missing.
+        If the result is missing, or of a format that is only written.
     """
     path = plan.folder / slide.output
     if not path.exists():
         raise DataError(f"{path}: is missing although its slide is done; delete its outcome and run again")
-    if path.name.lower().endswith(".zarr"):
+    written_by = exporter_for(path)
+    if written_by is zarr:
         yield from _of_store(path, slide)
         return
+    if written_by not in (geojson, geojson_gz, zip):
+        raise DataError(
+            f"{path}: nuclei are merged from .zarr, .geojson, .geojson.gz and .zip; plan the cohort with one of them"
+        )
     try:
         for text in texts(path):
             yield from _of_features(features(text), slide)

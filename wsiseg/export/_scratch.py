@@ -20,14 +20,14 @@ def scratch(path: Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        If it cannot be made.
+        If it, or what is put into it, cannot be written: the disk is full, say.
     """
     folder = path.with_name(f".{path.name}.{os.getpid()}.parts.tmp")
+    shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.mkdir()
+        yield folder
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    try:
-        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
