@@ -300,6 +300,14 @@ def test_dicom_annotations_are_read_by_highdicom_and_wsidicom(tmp_path: Path) ->
     assert shapely.Polygon(first.geometry.to_coords()).area == pytest.approx(groups[0][1][0])
 
 
+def test_dicom_leaves_out_what_no_nucleus_of_a_class_has(tmp_path: Path) -> None:
+    lacking = np.where(TABLE.label == 0, np.nan, 1).astype(np.float32)
+    table = replace(TABLE, columns={"Solidity": lacking})
+    exporter_for(Path("a.dcm")).write(tmp_path / "a.dcm", iter([table]), INFO)
+    (*_, first, _), (*_, second, _) = annotated(tmp_path / "a.dcm")
+    assert (first, second) == (["Detection probability"], ["Solidity", "Detection probability"])
+
+
 def test_dicom_annotations_of_a_dicom_slide_belong_to_it(slides: Path, tmp_path: Path) -> None:
     source = slides / "CMU-1-Small-Region.dicom"
     slide = open_slide(source)

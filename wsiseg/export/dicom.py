@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
@@ -74,8 +74,6 @@ def write(path: Path, tables: Iterable[NucleusTable], info: ExportInfo) -> int:
         for found in rows(tables):
             for label, group in enumerate(groups):
                 group.append(found, label)
-        for group in groups:
-            group.close()
         count = sum(group.count for group in groups)
         if not count:
             raise OutputError(
@@ -91,15 +89,13 @@ def write(path: Path, tables: Iterable[NucleusTable], info: ExportInfo) -> int:
 class Bulk:
     """The numbers of one class's group, as they come: a file for each element of the format.
 
-    files                  name of an element -> its open file
     count, values : int    nuclei, and numbers in the coordinates
+    known : name -> int    nuclei that have a measurement
     """
 
     def __init__(self, folder: Path, label: int) -> None:
         self.folder, self.label = folder, label
-        self.files: dict[str, IO[bytes]] = {}
-        self.names: list[str] = []
-        self.whole: dict[str, bool] = {}
+        self.known: dict[str, int] = {}
         self.count = self.values = 0
         self.digests: dict[str, Any] = {}
 
@@ -114,28 +110,21 @@ class Bulk:
         self.put("points", 2 * offsets[:-1] + self.values + 1, np.uint32)
         self.put("corners", vertices[:, ::-1], np.float32)
         measured = {**table.columns, DETECTION_PROBABILITY: table.score}
-        if not self.names:
-            self.names = list(measured)
-        for number, name in enumerate(self.names):
-            known = np.isfinite(measured[name])
-            self.whole[name] = self.whole.get(name, True) and bool(known.all())
-            self.put(f"values{number}", measured[name][known], np.float32)
+        for number, (name, values) in enumerate(measured.items()):
+            known = np.isfinite(values)
+            self.known[name] = self.known.get(name, 0) + int(known.sum())
+            self.put(f"values{number}", values[known], np.float32)
             self.put(f"which{number}", np.flatnonzero(known) + self.count + 1, np.uint32)
         self.count += len(index)
         self.values += 2 * int(offsets[-1])
 
     def put(self, name: str, values: NDArray[Any], dtype: type[np.generic]) -> None:
         """Add numbers to an element, little-endian."""
-        if name not in self.files:
-            self.files[name], self.digests[name] = self.path(name).open("wb"), sha256()
         data = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).tobytes()
-        self.digests[name].update(data)
-        self.files[name].write(data)
-
-    def close(self) -> None:
-        """No more will come."""
-        for file in self.files.values():
-            file.close()
+        self.digests.setdefault(name, sha256()).update(data)
+        # Not kept open: many classes with many measurements are more files than a process may have.
+        with self.path(name).open("ab") as file:
+            file.write(data)
 
     @property
     def digest(self) -> str:
@@ -250,6 +239,8 @@ def group_of(number: int, bulk: Bulk, info: ExportInfo, mark: Callable[[Path], b
     from highdicom.color import CIELabColor
     from pydicom.sr.codedict import codes
 
+    # The format has no measurement without a value.
+    measured = {name: i for i, name in enumerate(bulk.known) if bulk.known[name]}
     model = info.provenance.get("model")
     name = str(model["name"]) if isinstance(model, Mapping) else "wsiseg"
     group = AnnotationGroup(
@@ -264,16 +255,16 @@ def group_of(number: int, bulk: Bulk, info: ExportInfo, mark: Callable[[Path], b
         algorithm_identification=AlgorithmIdentificationSequence(
             name=f"wsiseg {name}"[:64], family=codes.DCM.ArtificialIntelligence, version=__version__
         ),
-        measurements=[Measurements(code_of(n), np.zeros(1, np.float32), unit_of(n)) for n in bulk.names],
+        measurements=[Measurements(code_of(n), np.zeros(1, np.float32), unit_of(n)) for n in measured],
         display_color=CIELabColor.from_rgb(*info.class_colors[bulk.label]),
     )
     group.NumberOfAnnotations = bulk.count
     group.PointCoordinatesData = mark(bulk.path("corners"))
     group.LongPrimitivePointIndexList = mark(bulk.path("points"))
-    for i, measured in enumerate(group.MeasurementsSequence):
-        values = measured.MeasurementValuesSequence[0]
+    for item, (name, i) in zip(group.MeasurementsSequence, measured.items(), strict=True):
+        values = item.MeasurementValuesSequence[0]
         values.FloatingPointValues = mark(bulk.path(f"values{i}"))
-        if not bulk.whole[bulk.names[i]]:
+        if bulk.known[name] < bulk.count:
             values.AnnotationIndexList = mark(bulk.path(f"which{i}"))
     return group
 
