@@ -10,7 +10,9 @@ from typing import Any
 import typer.main
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
+from wsiseg import export
 from wsiseg.cli.app import app
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +30,23 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in pages.items():
         files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Put the table of formats where the page says WRITTEN."""
+    return markdown.replace("WRITTEN", formats()) if page.file.src_path == "formats.md" else markdown
+
+
+def formats() -> str:
+    """The formats that can be written, as `wsiseg formats` lists them."""
+    lines = ["| suffix | what it is | opened by | needs |", "|---|---|---|---|"]
+    for suffixes, about in export.formats():
+        names, extra = (
+            ", ".join(f"`{s}`" for s in suffixes),
+            f"`wsiseg[{about.extra}]`" if about.extra else "",
+        )
+        lines.append(f"| {names} | {cell(about.what)} | {cell(about.opened_by)} | {extra} |")
+    return "\n".join(lines)
 
 
 def commands() -> str:
