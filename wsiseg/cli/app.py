@@ -20,6 +20,7 @@ from wsiseg.cli.recipes import recipes
 from wsiseg.cli.report import report
 from wsiseg.cli.segment import segment
 from wsiseg.cli.train import train
+from wsiseg.cli.view import view
 
 app = typer.Typer(
     name="wsiseg",
@@ -37,6 +38,7 @@ for command in (
     formats,
     check,
     draw,
+    view,
     report,
     pseudo_label,
     recipes,
@@ -70,6 +72,8 @@ def common(
     wsiseg segment slide.svs -o slide.geojson   find the nuclei
 
     wsiseg check slide.geojson                  will QuPath read it whole?
+
+    wsiseg view slide.svs slide.zarr            look at them in the browser
 
     wsiseg cohort plan slides/ -o results       many slides, on many machines
     """
