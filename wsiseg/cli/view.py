@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import webbrowser
 from typing import Annotated
 
 import typer
@@ -47,9 +46,12 @@ def view(
     wsiseg view slide.zarr --no-browser --port 8123      on a server; ssh -L 8123:127.0.0.1:8123 SERVER reaches it
     """
     speak(quiet=False, verbose=verbose)
+    import webbrowser
+
     from wsiseg.view.opening import open_view
     from wsiseg.view.server import ViewServer
 
+    say(f"reading {', '.join(files)}")
     content = open_view(files, slide_mpp=slide_mpp, any_slide=any_slide)
     try:
         server = ViewServer(content, port)
@@ -61,7 +63,7 @@ def view(
             for found in content.results:
                 say(f"{found.path.name}: {len(found.nuclei):,} nuclei")
             print(server.url, flush=True)
-            say("Ctrl-C ends it")
+            say("Ctrl-C ends it; who has this address sees the slide")
             if not no_browser:
                 webbrowser.open(server.url)
             server.serve_forever()

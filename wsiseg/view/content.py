@@ -29,10 +29,10 @@ TYPES = {
 """Types of the files that the page is made of."""
 
 ROUTES = (
-    (re.compile(r"about\.json"), "about"),
-    (re.compile(r"slide/(\d{1,2})/(\d{1,6})/(\d{1,6})\.jpg"), "picture"),
-    (re.compile(r"nuclei/(\d)/(\d{1,2})/(\d{1,6})/(\d{1,6})"), "nuclei"),
-    (re.compile(r"at/(\d)/(\d{1,8}(?:\.\d{1,6})?)/(\d{1,8}(?:\.\d{1,6})?)"), "at"),
+    (re.compile(r"about\.json", re.ASCII), "about"),
+    (re.compile(r"slide/(\d{1,2})/(\d{1,6})/(\d{1,6})\.jpg", re.ASCII), "picture"),
+    (re.compile(r"nuclei/(\d)/(\d{1,2})/(\d{1,6})/(\d{1,6})", re.ASCII), "nuclei"),
+    (re.compile(r"at/(\d)/(\d{1,8}(?:\.\d{1,6})?)/(\d{1,8}(?:\.\d{1,6})?)", re.ASCII), "at"),
 )
 """All that may be asked for beside the files of the page; digits alone come through."""
 

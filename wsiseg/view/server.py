@@ -47,7 +47,7 @@ HEADERS = {
 
 
 class ViewServer(ThreadingHTTPServer):
-    """Serves a `Content` on 127.0.0.1 until it is closed.
+    """Serves a `Content` on 127.0.0.1 until it is closed, and the content with it.
 
     Parameters
     ----------
@@ -67,6 +67,7 @@ class ViewServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, content: Content, port: int = 0) -> None:
+        self._ready = False
         self.content = content
         self.token = secrets.token_urlsafe(24)
         try:
@@ -76,6 +77,7 @@ class ViewServer(ThreadingHTTPServer):
                 f"port {port} cannot be had ({getattr(error, 'strerror', None) or error}); "
                 "choose another, or leave out --port for a free one"
             ) from error
+        self._ready = True
         self.hosts = {f"{name}:{self.server_port}" for name in (ADDRESS, "localhost")}
 
     @property
@@ -91,7 +93,9 @@ class ViewServer(ThreadingHTTPServer):
     def server_close(self) -> None:
         """Stop listening, and let go of the slide."""
         super().server_close()
-        self.content.close()
+        # The base class comes here too when there is no port to be had: then the slide is still its owner's.
+        if self._ready:
+            self.content.close()
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -20,6 +20,7 @@ export class CanvasOverlay {
     this.again = again;
     this.context = canvas.getContext("2d", PLAIN);
     this.pictures = new Map();
+    this.busy = false;
   }
 
   // `view`: level-0 pixel (x, y) at the canvas's corner, its pixels per level-0 pixel, and per CSS pixel.
@@ -39,7 +40,9 @@ export class CanvasOverlay {
       if (performance.now() > end) break;
       job.work(end);
     }
-    if (jobs.length || !still) this.again();
+    // Finished drawings take their place in the next frame.
+    this.busy = jobs.length > 0 || !still;
+    if (this.busy) this.again();
   }
 
   tile(tile, layer, view, still, jobs) {

@@ -27,6 +27,7 @@ class Layer {
     this.version = 0;
     this.drawn = [];
     this.step = null;
+    this.missing = 0;
     this.changed();
   }
 
@@ -61,6 +62,7 @@ class Layer {
     const wanted = this.tiles.step(scale);
     const keys = this.tiles.meeting(wanted, box);
     const missing = keys.filter((key) => !this.tiles.held.has(key));
+    this.missing = missing.length;
     const margin = 0.3 * (box.x1 - box.x0);
     this.tiles.want([...missing, ...this.tiles.meeting(wanted, box, margin)]);
     if (!missing.length || this.step === null || Math.abs(this.step - wanted) > 2) this.step = wanted;
@@ -70,7 +72,6 @@ class Layer {
       this.step = wanted;
       this.drawn = at(wanted);
     }
-    return missing.length;
   }
 }
 
