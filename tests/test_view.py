@@ -161,7 +161,7 @@ def test_outlines_from_afar_stray_by_less_than_can_be_seen() -> None:
     tiles = VectorTiles(replace(nuclei, vertices=wobbly), (4096, 4096))
     step = 2
     assert tiles.kind(step) == OUTLINES
-    kind, count, rows, _ = opened(tiles.tile(step, 0, 0))
+    _, count, rows, _ = opened(tiles.tile(step, 0, 0))
     places = np.stack([rows["y"], rows["x"]], -1) * 2**step / UNITS
     ends = np.flatnonzero(rows["mark"])
     assert len(ends) == count > 10

@@ -57,7 +57,7 @@ export class CanvasOverlay {
     if (view.scale > NEAR) {
       const box = { x0: -left, y0: -top, x1: this.canvas.width - left, y1: this.canvas.height - top };
       context.setTransform(1, 0, 0, 1, left, top);
-      new Drawing(tile, layer, view, this.about, context).work(Infinity, box);
+      new Drawing(tile, layer, view, this.about, context).within(box);
       context.setTransform(1, 0, 0, 1, 0, 0);
       return;
     }
@@ -128,6 +128,7 @@ class Drawing {
     this.places = new Int16Array(tile.corners.buffer, tile.corners.byteOffset, tile.rows * 4);
     this.scores = new Uint16Array(tile.corners.buffer, tile.corners.byteOffset, tile.rows * 4);
     this.bytes = tile.corners;
+    this.boxes = context ? boxes(tile) : null;
     this.at = 0;
     this.context = context;
     this.finished = false;
@@ -151,39 +152,46 @@ class Drawing {
     this.context.translate(-this.left, -this.top);
   }
 
-  // Go on until the moment `end`; with `box`, only what may be seen in it.
-  work(end, box = null) {
+  // Go on until the moment `end`.
+  work(end) {
     if (!this.context) this.begin();
-    const { context } = this;
-    context.lineWidth = this.width;
-    context.lineJoin = "round";
-    let color = -1;
-    while (this.at < this.count) {
-      if (this.at % 64 === 0 && performance.now() > end) return;
+    this.color = -1;
+    for (let done = 0; this.at < this.count; done++) {
+      if (done % 8 === 7 && performance.now() > end) return;
       const first = this.at;
-      const label = this.bytes[8 * first + 6];
       let last = first;
       if (!this.discs) while (!this.bytes[8 * last + 7]) last++;
       this.at = last + 1;
-      const hidden = this.scores[4 * first + 2] < this.least || !this.palette[4 * label + 3];
-      if (hidden || (box && !this.meets(first, last, box))) continue;
-      if (label !== color) {
-        color = label;
-        const [r, g, b] = this.palette.subarray(4 * label, 4 * label + 3);
-        context.strokeStyle = `rgb(${r} ${g} ${b})`;
-        context.fillStyle = `rgb(${r} ${g} ${b} / ${this.discs ? 0.75 : 0.45})`;
-      }
-      context.beginPath();
-      if (this.discs) this.disc(first);
-      else this.ring(first, last);
+      this.nucleus(first, last);
     }
     this.finished = true;
   }
 
-  meets(first, last, box) {
-    const [x, y] = [this.places[4 * first] * this.unit, this.places[4 * first + 1] * this.unit];
-    const reach = 256 * this.unit * 16;
-    return last > first && x > box.x0 - reach && x < box.x1 + reach && y > box.y0 - reach && y < box.y1 + reach;
+  // Only what may be seen in a box of canvas pixels, at once.
+  within({ x0, y0, x1, y1 }) {
+    this.color = -1;
+    const [left, top, right, bottom] = [x0, y0, x1, y1].map((side) => side / this.unit);
+    for (let i = 0; i < this.boxes.length; i += 6) {
+      const [first, last, x, y, u, v] = this.boxes.subarray(i, i + 6);
+      if (u >= left && x <= right && v >= top && y <= bottom) this.nucleus(first, last);
+    }
+  }
+
+  nucleus(first, last) {
+    const label = this.bytes[8 * first + 6];
+    if (this.scores[4 * first + 2] < this.least || !this.palette[4 * label + 3]) return;
+    const { context } = this;
+    if (label !== this.color) {
+      this.color = label;
+      const [r, g, b] = this.palette.subarray(4 * label, 4 * label + 3);
+      context.strokeStyle = `rgb(${r} ${g} ${b})`;
+      context.fillStyle = `rgb(${r} ${g} ${b} / ${this.discs ? 0.75 : 0.45})`;
+      context.lineWidth = this.width;
+      context.lineJoin = "round";
+    }
+    context.beginPath();
+    if (this.discs) this.disc(first);
+    else this.ring(first, last);
   }
 
   ring(first, last) {
@@ -200,4 +208,25 @@ class Drawing {
     context.arc(places[4 * i] * unit, places[4 * i + 1] * unit, this.bytes[8 * i + 7] * this.radius, 0, 7);
     context.fill();
   }
+}
+
+// First and last corner and x0, y0, x1, y1 of every nucleus of a tile, in its units; worked out once.
+function boxes(tile) {
+  if (tile.boxes) return tile.boxes;
+  const places = new Int16Array(tile.corners.buffer, tile.corners.byteOffset, tile.rows * 4);
+  const found = [];
+  let first = 0;
+  let [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
+  for (let i = 0; i < tile.rows; i++) {
+    const [x, y] = [places[4 * i], places[4 * i + 1]];
+    [x0, y0, x1, y1] = [Math.min(x0, x), Math.min(y0, y), Math.max(x1, x), Math.max(y1, y)];
+    if (tile.kind === DISCS) [x0, y0, x1, y1] = [x0 - 512, y0 - 512, x1 + 512, y1 + 512];
+    if (tile.kind === DISCS || tile.corners[8 * i + 7]) {
+      found.push(first, i, x0, y0, x1, y1);
+      first = i + 1;
+      [x0, y0, x1, y1] = [Infinity, Infinity, -Infinity, -Infinity];
+    }
+  }
+  tile.boxes = Int32Array.from(found);
+  return tile.boxes;
 }

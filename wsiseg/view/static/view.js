@@ -307,7 +307,7 @@ function slider(layer, update) {
     return bar;
   });
   const fill = () => {
-    value.textContent = layer.least ? `at least ${layer.least.toFixed(2)}` : "all";
+    value.textContent = layer.least ? `≥ ${layer.least.toFixed(2)}` : "all";
     bars.forEach((bar, i) => bar.setAttribute("class", i < Math.round(layer.least * 100) ? "below" : ""));
   };
   return { element: made("div", { className: "probability" }, label, svg, input), fill };
