@@ -8,14 +8,12 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export class Pane {
   // `layers` are drawn, the first below; `events` has moved(pane), pointed(pane, place | null) and failed(text).
-  constructor(parent, about, layers, events) {
+  constructor(element, about, layers, events) {
     this.about = about;
     this.layers = layers;
     this.events = events;
-    this.element = document.createElement("section");
-    this.element.className = "pane";
+    this.element = element;
     this.slide = this.add("div", "slide");
-    parent.append(this.element);
     const { width, height, side, steps, name } = about.slide;
     this.viewer = OpenSeadragon({
       element: this.slide,

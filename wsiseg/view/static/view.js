@@ -145,7 +145,10 @@ function arrange(arrangement) {
   state.arrangement = arrangement;
   for (const layer of layers) layer.step = null;
   const groups = arrangement === "beside" ? layers.map((layer) => [layer]) : [layers];
-  state.panes = groups.map((group) => new Pane($("panes"), about, group, events));
+  // All of them first, so that each has its size from the beginning.
+  const places = groups.map(() => made("section", { className: "pane" }));
+  $("panes").append(...places);
+  state.panes = groups.map((group, i) => new Pane(places[i], about, group, events));
   state.panes.forEach((pane, i) => {
     pane.title.hidden = arrangement !== "beside";
     pane.title.textContent = arrangement === "beside" ? layers[i].result.name : "";
@@ -264,10 +267,11 @@ function section(layer) {
     color.addEventListener("input", () => { each.color = color.value; update(); });
     const count = made("output");
     counts.push(count);
-    classes.append(made("li", {}, made("label", {}, box, name), count, color));
+    const own = several && layer.classes.length === 1 ? [] : [color];
+    classes.append(made("li", {}, made("label", {}, box, name), count, ...own));
   });
   const parts = [heading, total, classes];
-  if (several) {
+  if (several && layer.classes.length > 1) {
     const one = made("input", { type: "checkbox", checked: true });
     one.addEventListener("change", () => { layer.one = one.checked ? layer.color : null; update(); });
     parts.push(made("p", { className: "one" }, made("label", {}, one, "one colour for all classes")));
