@@ -3,7 +3,7 @@
 Of a DICOM slide it refers to the image itself, by the identities that the slide was read with, and belongs to its
 study. Of any other slide it refers to an image that is nowhere: its identities are made from the slide's
 fingerprint, always the same ones, so that all annotations of a slide are of one study. The patient's name and
-number stay empty, for a result does not carry them; an archive fills them in by the study.
+number stay empty, for a result does not carry them.
 """
 
 from __future__ import annotations
