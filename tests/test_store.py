@@ -89,6 +89,17 @@ def test_a_store_without_a_finished_task_does_not_stay(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_that_took_the_place_of_this_one_stays(tmp_path: Path) -> None:
+    """As where a cohort takes an owner for dead that is only slow: its folder is put aside."""
+    path = tmp_path / "store"
+    with working_store(path, SETTINGS):
+        path.rename(tmp_path / "aside")
+        with working_store(path, SETTINGS) as other:
+            other.commit(0, table(1))
+        (path / "000000.npz").unlink()  # it has finished nothing yet
+    assert (path / "lock").exists()
+
+
 def test_every_setting_that_differs_is_named(tmp_path: Path) -> None:
     with working_store(tmp_path / "s", SETTINGS) as store:
         store.commit(0, table(1))

@@ -130,19 +130,20 @@ def working_store(
         If another process is using it, if it was made with other settings (each is named), or if it cannot
         be written.
     """
-    with locked(path):
+    with locked(path) as lock:
         store = WorkingStore(path)
         try:
             settle(store, settings, replace=replace)
             yield store
         finally:
-            if path.exists() and not store.done():
+            # Whoever took this process for dead may have put its folder aside, and work in another of that name.
+            if same_file(lock, path / "lock") and not store.done():
                 store.remove()
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of the store at `path`, which is made if need be.
+def locked(path: Path) -> Iterator[IO[bytes]]:
+    """Hold the lock of the store at `path`, which is made if need be; gives the open lock file.
 
     Raises
     ------
@@ -163,7 +164,7 @@ def locked(path: Path) -> Iterator[None]:
         # The process that held it before may have deleted the folder between our open and our lock.
         if not same_file(file, path / "lock"):
             raise StoreError(f"{path}: another process has just finished with this; start again")
-        yield
+        yield file
 
 
 def lock_file(path: Path) -> IO[bytes]:
