@@ -17,7 +17,7 @@ from wsiseg.errors import ConfigError
 
 def names(package: ModuleType) -> tuple[str, ...]:
     """Names of the plug-ins in `package` and of those that are installed for it; none of them is imported."""
-    return tuple(sorted({*_own(package), *_installed(package.__name__)}))
+    return tuple(sorted({*_own(*package.__path__), *_installed(package.__name__)}))
 
 
 def load(package: ModuleType, name: str) -> ModuleType:
@@ -28,7 +28,7 @@ def load(package: ModuleType, name: str) -> ModuleType:
     ConfigError
         If there is none of that name, or one from elsewhere cannot be imported.
     """
-    if name in _own(package):
+    if name in _own(*package.__path__):
         return importlib.import_module(f"{package.__name__}.{name}")
     kind, entry = package.__name__.rpartition(".")[2], _installed(package.__name__).get(name)
     if entry is None:
@@ -40,8 +40,9 @@ def load(package: ModuleType, name: str) -> ModuleType:
     return module
 
 
-def _own(package: ModuleType) -> set[str]:
-    return {m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")}
+@lru_cache  # a cohort opens thousands of slides, and each asks for all readers
+def _own(*folders: str) -> frozenset[str]:
+    return frozenset(m.name for m in pkgutil.iter_modules(folders) if not m.name.startswith("_"))
 
 
 @lru_cache
