@@ -134,7 +134,8 @@ def test_options_that_mean_nothing_are_refused(backend: str, options: dict[str, 
 def test_an_open_scheduler_on_the_network_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     backend = plugins.load(execute, "dask_address")
     backend.check({"address": "tcp://localhost:8786"})
-    assert not caplog.records
+    # A scheduler of the test before may still be saying that it ends.
+    assert not [record for record in caplog.records if record.name.startswith("wsiseg")]
     backend.check({"address": "tcp://node7:8786"})
     assert "anyone on the network" in caplog.text
 
