@@ -191,7 +191,9 @@ def segment_slide(
             convert(store.merged, file)
         info, nuclei = read_store(store.merged)
         table = concatenate([*nuclei] or [empty(card.mpp)]) if in_memory else None
-        classes = class_counts(read_store(store.merged)[1], info.class_names)
+        classes = {info.class_names[0]: count}
+        if len(info.class_names) > 1:
+            classes = class_counts(read_store(store.merged)[1], info.class_names)
         result = Result(count, classes, found, info, table)
         if not keep_store:
             store.remove()

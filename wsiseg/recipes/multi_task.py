@@ -33,6 +33,7 @@ from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS, voronoi_cells, voronoi_labels
 from wsiseg.recipes import _self_supervised
+from wsiseg.recipes._components import components as components  # a recipe's own, for `Model.components`
 from wsiseg.recipes._encodings import local_cluster_labels, repel_code
 from wsiseg.samples import Sample
 from wsiseg.stages import Loss, Networks, Options, Schedule, Stage
@@ -300,8 +301,3 @@ def peaks(prob: NDArray[np.floating], apart: float, least: float) -> NDArray[np.
         prob, min_distance=max(1, round(apart)), threshold_abs=least, exclude_border=False
     )
     return found
-
-
-def components(tile: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
-    """Connected components of the foreground, holes filled: what the peaks must beat."""
-    return instances((tile.prob.sum(0) >= threshold).astype(np.int32), min_area=min_area)

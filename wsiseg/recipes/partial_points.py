@@ -19,7 +19,6 @@ from torch import Tensor, nn
 
 from wsiseg.dense_crf import pairwise_energy
 from wsiseg.geometry import Rect
-from wsiseg.instances import instances
 from wsiseg.losses import masked_squared_error, partial_cross_entropy
 from wsiseg.maps import Maps
 from wsiseg.networks.forward import run
@@ -27,6 +26,7 @@ from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND
 from wsiseg.recipes import _self_supervised
+from wsiseg.recipes._components import components
 from wsiseg.recipes._gaussian_masks import (
     Mask,
     clicked,
@@ -289,8 +289,3 @@ def group(
     level = settings.threshold if threshold is None else threshold
     least = settings.min_area if min_area is None else min_area
     return components(tile, threshold=level, min_area=least), None
-
-
-def components(tile: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
-    """Connected components of the foreground, holes filled."""
-    return instances((tile.prob[0] >= threshold).astype(np.int32), min_area=min_area)

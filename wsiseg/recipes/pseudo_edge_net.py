@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsiseg.geometry import Rect
-from wsiseg.instances import instances
 from wsiseg.losses import edge_loss, partial_cross_entropy
 from wsiseg.maps import Maps
 from wsiseg.networks.edges import EdgeNetwork
@@ -26,6 +25,7 @@ from wsiseg.networks.fpn import FPN
 from wsiseg.networks.pretrained import with_encoder
 from wsiseg.pseudo_labels import BACKGROUND, voronoi_labels
 from wsiseg.recipes import _self_supervised
+from wsiseg.recipes._components import components
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage
 
@@ -207,8 +207,3 @@ def group(
     least = settings.min_area if min_area is None else min_area
     above = settings.threshold if threshold is None else threshold
     return components(tile, threshold=above, min_area=least), None
-
-
-def components(tile: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
-    """(H, W) int32 connected components of the foreground, holes filled."""
-    return instances((tile.prob[0] >= threshold).astype(np.int32), min_area=min_area)

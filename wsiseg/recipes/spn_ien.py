@@ -34,6 +34,7 @@ from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND
 from wsiseg.recipes import _self_supervised
+from wsiseg.recipes._components import components
 from wsiseg.recipes._patches import embed_mosaic, paste
 from wsiseg.recipes._point_targets import (
     instance_targets,
@@ -171,7 +172,9 @@ def proposed_nuclei(
     settings: Settings, name: str, trained: Networks, image: NDArray[np.uint8]
 ) -> NDArray[np.int32]:
     """(H, W) int32 connected components of what the SPN of this name takes for foreground."""
-    return _components(semantic_probability(trained[name], image), 0.5, settings.min_area)
+    return components(
+        Maps(semantic_probability(trained[name], image)[None]), threshold=0.5, min_area=settings.min_area
+    )
 
 
 def nuclei(settings: Settings, trained: Networks, image: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -298,12 +301,3 @@ def _free_instances(
     clusters = cluster_free(embedding, foreground, bandwidth=settings.bandwidth, device=device)
     nuclei = without_background(clusters, embedding, prob, sure=settings.background)
     return instances(nuclei, min_area=min_area)
-
-
-def components(tile: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
-    """Connected components of SPN's foreground, holes filled: the baseline that IEN must beat."""
-    return _components(tile.prob[0], threshold, min_area)
-
-
-def _components(probability: NDArray[np.floating], threshold: float, min_area: int) -> NDArray[np.int32]:
-    return instances((probability >= threshold).astype(np.int32), min_area=min_area)

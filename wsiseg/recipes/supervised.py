@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from wsiseg.errors import DataError
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
+from wsiseg.recipes._components import components
 from wsiseg.recipes.spn_ien import (
     CLASS_COLORS,
     CLASS_NAMES,
     Settings,
-    components,
     group,
     maps,
     networks,

@@ -30,6 +30,7 @@ from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS, UNLABELLED
 from wsiseg.recipes import _self_supervised
+from wsiseg.recipes._components import components as components  # a recipe's own, for `Model.components`
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage
 
@@ -181,8 +182,3 @@ def group(
     pieces[small[pieces]] = 0
     grown = watershed(-inside, pieces, mask=nucleus).astype(np.int32)
     return instances(grown, min_area=settings.min_area if min_area is None else min_area), None
-
-
-def components(tile: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
-    """Connected components of the foreground, holes filled: what the boundary must beat."""
-    return instances((tile.prob[0] >= threshold).astype(np.int32), min_area=min_area)

@@ -87,7 +87,7 @@ def report_slide(slide: SlideRef, store: Path) -> tuple[str, Summary, tuple[chec
             checks.density(summary.count, float(tissue.sum()) * seen_mpp**2 / 1e6),
             checks.pixel_size(summary.median_area, info.mpp),
         )
-        shown = [(place, field(opened, store, info, place.middle)) for place in places(summary)]
+        shown = pictured(opened, store, info, list(places(summary)))
     lines = [ring for region in info.regions for ring in (region.exterior, *region.holes)]
     closed = [np.concatenate([ring, ring[:1]]) / scale for ring in lines]
     outlined = draw_lines(picture, closed, color=(20, 120, 40), width=2.0)
@@ -162,18 +162,21 @@ def around(middle: NDArray[np.float64], side: int) -> Rect:
     return Rect(y0, x0, y0 + side, x0 + side)
 
 
-def field(slide: Slide, store: Path, info: ExportInfo, middle: tuple[float, float]) -> NDArray[np.uint8]:
-    """A field with its outlines and a scale bar."""
+def pictured(
+    slide: Slide, store: Path, info: ExportInfo, wanted: Sequence[Place]
+) -> list[tuple[Place, NDArray[np.uint8]]]:
+    """Fields with their outlines and a scale bar; the store is read once for all of them."""
     mpp = max(FIELD_MPP, info.mpp)
     view = PlanView(slide, info.mpp, mpp)
-    here = around(np.array(middle) / view.scale, round(PICTURED_UM / mpp))
-    rgb = np.repeat(np.repeat(view.read(here), 2, axis=0), 2, axis=1)
-    corner = np.array([here.y0, here.x0])
+    frames = [around(np.array(place.middle) / view.scale, round(PICTURED_UM / mpp)) for place in wanted]
+    fields = [np.repeat(np.repeat(view.read(here), 2, axis=0), 2, axis=1) for here in frames]
     for table in read_store(store)[1]:
-        for number, color in enumerate(info.class_colors):
-            rings = (2 * (ring / view.scale - corner) for ring in near(table, here, view.scale, number))
-            rgb = draw_outlines(rgb, rings, color=color, width=2.0)
-    return draw_scale_bar(rgb, mpp=mpp / 2)
+        for i, here in enumerate(frames):
+            corner = np.array([here.y0, here.x0])
+            for number, color in enumerate(info.class_colors):
+                rings = (2 * (ring / view.scale - corner) for ring in near(table, here, view.scale, number))
+                fields[i] = draw_outlines(fields[i], rings, color=color, width=2.0)
+    return [(place, draw_scale_bar(rgb, mpp=mpp / 2)) for place, rgb in zip(wanted, fields, strict=True)]
 
 
 def near(table: NucleusTable, here: Rect, scale: float, label: int) -> Iterator[NDArray[np.floating]]:
