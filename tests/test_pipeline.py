@@ -22,6 +22,7 @@ from wsiseg import measure, nuclei, polygons, worker
 from wsiseg.errors import ConfigError, ModelError, OutputError, RegionError, StoreError, TaskError
 from wsiseg.execute import Executor, cores, dask_local, threads
 from wsiseg.export.zarr import read_store
+from wsiseg.measure import AMBIGUOUS
 from wsiseg.models import ModelRef
 from wsiseg.nuclei import NucleusTable
 from wsiseg.outlines import read_outlines
@@ -298,15 +299,15 @@ def test_measurements_are_those_asked_for(slide: Path, model: Path) -> None:
     def columns(*names: str) -> set[str]:
         return set(segment_slide(slide, model=model, tile_size=448, measure=names).nuclei.columns)
 
-    assert columns() == set()
+    assert columns() == {AMBIGUOUS}
     assert columns("shape", "stain") > {"Hematoxylin: Mean", "Eosin: Std.Dev."}
-    assert columns("context") == {"Nearest neighbor distance µm", "Nuclei per mm^2 within 50 µm"}
+    assert columns("context") == {AMBIGUOUS, "Nearest neighbor distance µm", "Nuclei per mm^2 within 50 µm"}
     cells = segment_slide(
         slide, model=model, tile_size=192, measure=("shape", "stain"), stains="h-dab", cells_um=3.0
     ).nuclei
     assert cells.cells is not None
     assert len(cells.cells) == len(cells)
-    assert len(cells.columns) == 6 + 6 + 1 + 20
+    assert len(cells.columns) == 6 + 6 + 1 + 20 + 1
     assert {"Cell: Area µm^2", "Nucleus/Cell area ratio", "Cytoplasm: DAB: Median"} < set(cells.columns)
     assert (cells.columns["Cell: Area µm^2"] > cells.columns["Nucleus: Area µm^2"]).all()
 
@@ -318,7 +319,7 @@ def test_cells_are_in_every_output_and_come_back(slide: Path, model: Path, tmp_p
         *(slide,), model=model, tile_size=192, outputs=outputs, measure=("shape", "context"), cells_um=5.0
     )
     found = [problem for path in outputs[:3] for problem in check_file(path)]
-    assert [(problem.severity, problem.rule[:2]) for problem in found] == [("warning", "16")] * 3
+    assert [(problem.severity, problem.rule[:2]) for problem in found] == [("warning", "17")] * 3
     again = tmp_path / "b.geojson"
     assert convert(outputs[3], again) == len(result.nuclei)
     assert again.read_bytes() == outputs[0].read_bytes()

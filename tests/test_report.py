@@ -43,7 +43,14 @@ def test_a_page_is_complete_in_itself_and_says_what_was_found(made):
     assert "@import" not in text
     assert "a &amp; &lt;b&gt;.tif" in text
     assert "<b>.tif" not in text
-    assert {check.name for check in found} == {"Focus", "Ink", "Empty tissue", "Density", "Pixel size"}
+    assert {check.name for check in found} == {
+        "Focus",
+        "Ink",
+        "Empty tissue",
+        "Density",
+        "Pixel size",
+        "Ambiguous nuclei",
+    }
     assert text.count("<svg") == 3  # area, probability, circularity
     assert "<script" not in text
     assert report_slide(SlideRef(str(slide)), store)[0] == text

@@ -17,6 +17,9 @@ from wsiseg.polygons import to_shapely
 MEASURES = ("shape", "stain", "context")
 """What can be measured."""
 
+AMBIGUOUS = "Ambiguous"
+"""1 for a nucleus that the recipe could hardly tell from others, else 0; of recipes that know."""
+
 STATISTICS = ("Mean", "Median", "Min", "Max", "Std.Dev.")
 """Of a stain's densities in a nucleus or its cytoplasm; the deviation is that of a sample (n - 1), as in QuPath."""
 
@@ -103,6 +106,13 @@ def shape_columns(
             "Min diameter µm": smallest_widths(hulls) * mpp,
         }
     return {name: np.asarray(values, np.float32) for name, values in columns.items()}
+
+
+def solidity(rings: Rings) -> NDArray[np.float64]:
+    """(n,) area of each ring as a share of its convex hull's."""
+    polygons = to_shapely(rings.vertices, rings.offsets)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.minimum(1, shapely.area(polygons) / shapely.area(shapely.convex_hull(polygons)))
 
 
 def smallest_widths(hulls: NDArray[np.object_]) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wsiseg.calibration import FEATURES, Calibration
 from wsiseg.errors import ModelError
 
 FORMAT = "wsiseg-model-1"
@@ -33,7 +34,8 @@ class ModelCard:
     class_names, class_colors        of the nuclei it tells apart; colours are (r, g, b)
     files                            network name -> (file name, SHA-256)
     about                            data, licence, metrics and the like: for people
-    hash : str                       changes when weights or settings do
+    calibration                      what makes a nucleus's score a probability; None: it is the mean of its pixels'
+    hash : str                       changes when weights, settings or calibration do
     """
 
     name: str
@@ -46,6 +48,7 @@ class ModelCard:
     files: Mapping[str, tuple[str, str]]
     about: Mapping[str, Any]
     hash: str
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ def describe(folder: str | Path) -> ModelCard:
             files={n: (str(file), str(digest)) for n, (file, digest) in card["files"].items()},
             about=dict(card["about"]),
             hash=_hash(card),
+            calibration=_calibration(card.get("calibration")),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{folder}: not a wsiseg model; model.json is damaged ({error!r})") from error
@@ -114,6 +118,13 @@ def describe(folder: str | Path) -> ModelCard:
         if Path(file).name != file or not (folder / file).is_file():
             raise ModelError(f"{folder}: the weights {file} are missing; copy the whole model folder")
     return model
+
+
+def _calibration(kept: Mapping[str, Any] | None) -> Calibration | None:
+    if kept is None:
+        return None
+    weights = {name: float(kept["weights"][name]) for name in (*FEATURES, "intercept")}
+    return Calibration(weights, dict(kept["about"]))
 
 
 def digest(path: Path) -> str:
@@ -124,10 +135,16 @@ def digest(path: Path) -> str:
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> None:
     """Write `model.json`; `card` lacks only its format."""
-    text = json.dumps({"format": FORMAT, **card}, indent=2, ensure_ascii=False)
-    (folder / "model.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "model.json").write_text(card_text({"format": FORMAT, **card}), encoding="utf-8")
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """What `model.json` holds."""
+    return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
 
 
 def _hash(card: Mapping[str, Any]) -> str:
     decisive = {key: card[key] for key in ("recipe", "mpp", "halo", "settings", "files")}
+    if card.get("calibration"):
+        decisive["calibration"] = card["calibration"]["weights"]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -53,7 +53,8 @@ class NucleusTable:
     mpp : float                     microns per pixel of the frame the coordinates are in
     centroid : (N, 2) float64       (y, x), pixels; the mean of the corners-at-integers pixel centres
     area : (N,) float64             square pixels
-    score : (N,) float32            mean foreground probability
+    score : (N,) float32            probability that it meets a true nucleus, where the model is calibrated; else the
+                                    mean foreground probability
     label : (N,) int32              class index into `Provenance`'s class names; 0 is the first class
     tile : (N,) int32               index of the tile that saw it
     vertices : (V, 2) float32       (y, x) pixel corners of all exterior rings, one after another, not closed

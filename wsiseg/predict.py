@@ -91,6 +91,13 @@ class Model:
         )
         return result
 
+    def ambiguous(self, maps: Maps, labels: NDArray[np.integer], count: int) -> NDArray[np.bool_] | None:
+        """(count,) which of the nuclei 1..count of a tile were hard to tell apart; None where the recipe cannot say."""
+        told: NDArray[np.bool_] | None = None
+        if hasattr(self.recipe, "ambiguous"):
+            told = self.recipe.ambiguous(maps, self.settings, labels, count)
+        return told
+
     def segment(
         self,
         image: NDArray[np.uint8],

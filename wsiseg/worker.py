@@ -14,7 +14,7 @@ from wsiseg import cells, measure, nuclei, polygons, predict
 from wsiseg.errors import ConfigError, InputError, TaskError, brief
 from wsiseg.geometry import Rect
 from wsiseg.maps import Maps
-from wsiseg.measure import MEASURES, Wanted
+from wsiseg.measure import AMBIGUOUS, MEASURES, Wanted
 from wsiseg.models import ModelCard, ModelRef
 from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.slides.opening import open_slide
@@ -235,22 +235,40 @@ def segment_tile(
         maps, image = maps.crop(window), image[window]
     labels, embedding = model.group(maps, frame, threshold=settings.threshold, min_area=settings.min_area)
     labels, embedding = inside(labels, embedding, frame, tile.seen.intersect(Rect(0, 0, *shape)))
+    found = described(model, maps, labels, embedding, index=tile.index)
+    return found.shift(frame.y0, frame.x0)
+
+
+def described(
+    model: predict.Model,
+    maps: Maps,
+    labels: NDArray[np.int32],
+    embedding: NDArray[np.float32] | None,
+    *,
+    index: int = 0,
+) -> NucleusTable:
+    """The nuclei 1..n of a label image (H, W), in its pixels: outlines, class, probability, and what was ambiguous."""
     vertices, offsets = polygons.trace(labels)
     count = len(offsets) - 1
     centroid, area = measure.centroids(labels, count)
     scores = np.stack([measure.means(prob, labels, count) for prob in maps.prob], axis=1)
-    table = NucleusTable(
-        mpp=model.card.mpp,
+    score, card = scores.sum(axis=1), model.card
+    if card.calibration is not None:
+        solidity = measure.solidity(Rings(vertices, offsets))
+        score = card.calibration.probability(score, area * card.mpp**2, solidity)
+    doubted = model.ambiguous(maps, labels, count)
+    return NucleusTable(
+        mpp=card.mpp,
         centroid=centroid,
         area=area,
-        score=scores.sum(axis=1),
+        score=score,
         label=scores.argmax(axis=1).astype(np.int32),
-        tile=np.full(count, tile.index, np.int32),
+        tile=np.full(count, index, np.int32),
         vertices=vertices,
         offsets=offsets,
+        columns={} if doubted is None else {AMBIGUOUS: doubted.astype(np.float32)},
         embedding=embedding,
     )
-    return table.shift(frame.y0, frame.x0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,6 +8,7 @@ import typer
 
 from wsiseg import __version__
 from wsiseg.cli.benchmark import benchmark
+from wsiseg.cli.calibrate import calibrate
 from wsiseg.cli.check import check
 from wsiseg.cli.cohort import cohort
 from wsiseg.cli.draw import draw
@@ -44,6 +45,7 @@ for command in (
     recipes,
     train,
     evaluate,
+    calibrate,
     benchmark,
 ):
     app.command()(command)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from wsiseg.cli._report import reported, say, speak
+
+if TYPE_CHECKING:
+    from wsiseg.calibrate import Judged
+    from wsiseg.calibration import Bin
 
 
 @reported
@@ -30,6 +35,12 @@ def evaluate(
         str | None,
         typer.Option(help="THRESHOLD,MIN_AREA: also connected components of the foreground alone."),
     ] = None,
+    reliability: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also draw how far detection probabilities are true, and tell their expected calibration error: .png or .svg."
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", help="Also write the numbers as JSON.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
@@ -42,6 +53,9 @@ def evaluate(
     wsiseg evaluate --data ~/nuclei --split test --dataset multiorgan --baseline 0.3,40
     """
     speak(quiet=False, verbose=False)
+    from dataclasses import asdict
+
+    from wsiseg import calibrate, calibration
     from wsiseg import evaluate as evaluation
     from wsiseg.config import data_folder
     from wsiseg.models import ModelRef, describe, find_model
@@ -51,7 +65,8 @@ def evaluate(
     folder = find_model(model)
     card = describe(folder)
     loaded = load(ModelRef(card.recipe, str(folder), check_device(device)))
-    root, numbers = data_folder(data), {}
+    root, curves = data_folder(data), {}
+    numbers: dict[str, Mapping[str, object]] = {}
     for name in dataset or ["multiorgan", "tnbc"]:
         samples = read_samples(root / name, read_split(root / name, split), mpp=card.mpp, from_masks=True)
         segments = {card.name: evaluation.grouped(loaded)}
@@ -64,9 +79,37 @@ def evaluate(
         if choose:
             chosen, components = evaluation.choose(samples, loaded)
             print(f"\nbest on {name}, {split}: {chosen}; components alone: {components}")
+        if reliability is not None:
+            judged = calibrate.judge(samples, loaded)
+            bins = curves[f"{name}, {split}"] = calibration.reliability(judged.probability, judged.met)
+            said = told(judged, bins)
+            numbers[f"{name}/{split}/probability"] = {**said, "bins": [asdict(b) for b in bins]}
+            print(f"\n{name}, {split}: " + ", ".join(f"{key} {value:.4g}" for key, value in said.items()))
+    if reliability is not None:
+        calibrate.draw_reliability(curves, reliability)
+        say(f"the reliability diagram is in {reliability}")
     if output is not None:
         output.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
         say(f"the numbers are in {output}")
+
+
+def told(judged: Judged, bins: list[Bin]) -> dict[str, float]:
+    """How true probabilities are, and what the flag of ambiguous nuclei is worth, by name."""
+    from wsiseg.calibration import expected_error
+
+    flag, missed = judged.ambiguous, ~judged.met
+    numbers = {
+        "nuclei judged": float(len(judged)),
+        "that meet a true one": float(judged.met.mean()),
+        "expected calibration error": expected_error(bins),
+    }
+    if flag.any():
+        numbers |= {
+            "ambiguous": float(flag.mean()),
+            "of those meet none": float(missed[flag].mean()),
+            "of the others": float(missed[~flag].mean()),
+        }
+    return numbers
 
 
 def _numbers(text: str) -> tuple[float, int]:

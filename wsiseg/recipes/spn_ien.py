@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsiseg.ambiguity import ambiguous as hard_to_tell
 from wsiseg.cluster import cluster_anchored, cluster_free
 from wsiseg.geometry import Rect
 from wsiseg.instances import instances, likely, mean_embeddings, without_background
@@ -287,6 +288,15 @@ def group(
     return paste(
         foreground.shape, lambda here, there: free(embedding[:, *there], foreground[here], prob[here])
     ), None
+
+
+def ambiguous(
+    tile: Maps, settings: Settings, labels: NDArray[np.integer], count: int
+) -> NDArray[np.bool_] | None:
+    """(count,) which of the nuclei 1..count had clusters that were hard to tell apart; in `output` form alone."""
+    if settings.coordinates != "output" or tile.embedding is None:
+        return None
+    return hard_to_tell(tile.embedding, labels, count, scale=settings.scale, bandwidth=settings.bandwidth)
 
 
 def _free_instances(

@@ -17,6 +17,7 @@ from wsiseg.errors import StoreError
 from wsiseg.export import ExportInfo
 from wsiseg.export.zarr import read_store
 from wsiseg.geometry import Rect
+from wsiseg.measure import AMBIGUOUS
 from wsiseg.nuclei import NucleusTable
 from wsiseg.regions import region_mask
 from wsiseg.report import checks, pictures
@@ -80,12 +81,14 @@ def report_slide(slide: SlideRef, store: Path) -> tuple[str, Summary, tuple[chec
         scale = seen_mpp / info.mpp
         tissue = region_mask(info.regions, picture.shape[:2], scale=scale)
         fields = region_mask(info.regions, summary.density.shape, scale=summary.field)
+        flagged = checks.ambiguity(summary.columns.get(AMBIGUOUS))
         found = (
             checks.focus(list(sharpnesses(opened, summary, info))),
             checks.ink(picture, seen_mpp),
             checks.emptiness(summary, fields),
             checks.density(summary.count, float(tissue.sum()) * seen_mpp**2 / 1e6),
             checks.pixel_size(summary.median_area, info.mpp),
+            *((flagged,) if flagged else ()),
         )
         shown = pictured(opened, store, info, list(places(summary)))
     lines = [ring for region in info.regions for ring in (region.exterior, *region.holes)]
@@ -123,7 +126,7 @@ def facts(
 
 
 def places(summary: Summary) -> Iterator[Place]:
-    """Fields to be shown: some anywhere, the least sure ones, and the densest."""
+    """Fields to be shown: some anywhere, the least sure and the ambiguous ones, and the densest."""
     if not len(summary.score):
         return
     rng = np.random.default_rng(0)
@@ -131,6 +134,9 @@ def places(summary: Summary) -> Iterator[Place]:
         yield Place(tuple(summary.centroid[i].tolist()), "anywhere")
     for i in apart(summary.centroid, np.argsort(summary.score, kind="stable")):
         yield Place(tuple(summary.centroid[i].tolist()), f"least sure: probability {summary.score[i]:.2f}")
+    flagged = np.flatnonzero(summary.columns.get(AMBIGUOUS, np.zeros(0)))
+    for i in apart(summary.centroid, rng.permutation(flagged)):
+        yield Place(tuple(summary.centroid[i].tolist()), "ambiguous: hard to tell from its neighbours")
     densest = np.unravel_index(int(summary.density.argmax()), summary.density.shape)
     away = np.abs(summary.centroid / summary.field - (np.array(densest) + 0.5)).max(1)
     yield Place(tuple(summary.centroid[int(away.argmin())].tolist()), "where nuclei are densest")

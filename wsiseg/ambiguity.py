@@ -1,0 +1,79 @@
+"""Nuclei whose clusters were ambiguous: they may be two that were taken for one, or a part of one.
+
+A cluster that is nearly as wide as the kernel holds what mean-shift nearly told apart; one whose mean lies close
+to another's was nearly one with it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from wsiseg.compiled import compiled
+from wsiseg.label_sums import HALVES
+
+WIDE = 0.7
+"""Root mean square distance of a nucleus's pixels to their mean embedding, in bandwidths, from which it is wide."""
+
+NEAR = 1.2
+"""Distance of two mean embeddings, in bandwidths, below which one may be a part of the other.
+
+On the validation images of MultiOrgan and TNBC these two flag 11 % of the nuclei; of those 54 % meet no true nucleus
+at an IoU of 0.5 and 37 % are merged or split, of the others 28 and 11 %.
+"""
+
+
+def ambiguous(
+    offsets: NDArray[np.float16], labels: NDArray[np.integer], count: int, *, scale: float, bandwidth: float
+) -> NDArray[np.bool_]:
+    """Which of the nuclei 1..count were hard to tell apart.
+
+    Parameters
+    ----------
+    offsets : (D, H, W) float16    embeddings without their anchor
+    labels : (H, W)                0 is background
+    scale : float                  embedding units per pixel of the anchor
+
+    Returns
+    -------
+    (count,) bool
+    """
+    if not count:
+        return np.zeros(0, bool)
+    bits = np.ascontiguousarray(offsets).view(np.uint16)
+    means, spread = _moments(bits, HALVES, np.ascontiguousarray(labels), count, scale)
+    flagged = np.asarray(spread > WIDE * bandwidth)
+    flagged[cKDTree(means).query_pairs(NEAR * bandwidth, output_type="ndarray").ravel()] = True
+    return flagged
+
+
+@compiled
+def _moments(
+    bits: NDArray[np.uint16],
+    value: NDArray[np.float32],
+    labels: NDArray[np.integer],
+    count: int,
+    scale: float,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(count, D) mean anchored embedding of each label, and (count,) root mean square distance to it."""
+    dim, height, width = bits.shape
+    means, squares, sizes = np.zeros((count, dim)), np.zeros(count), np.zeros(count)
+    for y in range(height):
+        for x in range(width):
+            label = labels[y, x] - 1
+            if label < 0:
+                continue
+            sizes[label] += 1
+            for k in range(dim):
+                at = value[bits[k, y, x]] + scale * (y if k == 0 else x if k == 1 else 0)
+                means[label, k] += at
+                squares[label] += at * at
+    for label in range(count):
+        size = max(1.0, sizes[label])
+        square = squares[label] / size
+        for k in range(dim):
+            means[label, k] /= size
+            square -= means[label, k] ** 2
+        squares[label] = np.sqrt(max(0.0, square))
+    return means, squares
