@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from slides_made import MPP, discs, tiny_model, write_slide
 from typer.testing import CliRunner
 
@@ -151,6 +153,15 @@ def test_the_command_trains_further_and_says_whether_it_helped(made, tmp_path, m
     assert done.exit_code == 0, done.output
     assert "held-out nuclei: F1 of points" in done.output
     assert json.loads((out / "model" / "model.json").read_text())["name"].endswith("-corrected")
+    before, after = (
+        {name: load_file(folder / f"{name}.safetensors") for name in ("spn", "ien")}
+        for folder in (model, out / "model")
+    )
+    assert any((before["spn"][n] != w).any() for n, w in after["spn"].items())  # it learned
+    for n, w in after["spn"].items():  # not what is usual in a few images
+        if "running" in n:
+            assert torch.equal(w, before["spn"][n])
+    assert all(torch.equal(w, before["ien"][n]) for n, w in after["ien"].items())
 
 
 @pytest.mark.parametrize(

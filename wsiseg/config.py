@@ -146,17 +146,24 @@ def tuning_config(model: str, *, crops: int) -> Config:
     card = describe(find_model(model))
     recipe = plugins.load(recipes, card.recipe)
     settings = TypeAdapter(recipe.Settings).validate_python(dict(card.settings))
-    every = {f.name: getattr(settings, f.name) for f in fields(settings)}
-    short: dict[str, Any] = {n: replace(v, crops=crops) for n, v in every.items() if isinstance(v, Schedule)}
-    if "init" in every:
-        short["init"] = "random"  # the model is the start, whatever its own was
+    schedule = Schedule(crops=crops, frozen_norms=True)
+    if hasattr(recipe, "corrected"):
+        settings = recipe.corrected(settings, schedule)
+    else:
+        every = {f.name: getattr(settings, f.name) for f in fields(settings)}
+        short: dict[str, Any] = {
+            n: replace(v, crops=crops, frozen_norms=True) for n, v in every.items() if isinstance(v, Schedule)
+        }
+        if "init" in every:
+            short["init"] = "random"  # the model is the start, whatever its own was
+        settings = replace(settings, **short)
     return Config(
         name=f"{card.name}-corrected",
         recipe=card.recipe,
         mpp=card.mpp,
         halo=card.halo,
         classes=card.class_names if len(card.class_names) > 1 else (),
-        settings=replace(settings, **short),
+        settings=settings,
         about={**{k: v for k, v in card.about.items() if k != "training"}, "from": card.name},
     )
 

@@ -27,7 +27,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Tensor]
 class Schedule:
     """How long and how fast a stage learns.
 
-    crops : int              training crops in all
+    crops : int              training crops in all; 0: the weights of a trained model (`--from`) stay as they are
     batch : int              crops a step
     size : int               side of a crop, pixels; a multiple of 32
     learning_rate : float    at its highest
@@ -38,6 +38,8 @@ class Schedule:
     patience : int           epochs, for "plateau"
     tuning : float           factor on the learning rate where the weights are a trained model's (`--from`):
                              at the full rate a few clicks make it forget more than they teach
+    frozen_norms : bool      batch norm keeps the statistics of the weights it starts from: those of a few images
+                             are others
     optimiser : str          "adamw"; "adam": weight decay is part of the gradient, as in the papers;
                              "ranger" (`wsiseg.optimisers`)
     betas : (float, float)   of the optimiser
@@ -54,6 +56,7 @@ class Schedule:
     epoch: int = 2_000
     patience: int = 5
     tuning: float = 0.1
+    frozen_norms: bool = False
     optimiser: Literal["adamw", "adam", "ranger"] = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
@@ -105,6 +108,11 @@ class Stage:
     given_by: str | None = None
     nuclei: Callable[[Networks, NDArray[np.uint8]], NDArray[np.int32]] | None = None
     part: str | None = None
+
+    @property
+    def taken_over(self) -> str:
+        """Name of the network of a trained model that is taken as it is; "" where it is only a start."""
+        return (self.given_by or "") if self.schedule.crops else self.name
 
     def kept(self, network: nn.Module) -> nn.Module:
         """What the stage's name stands for, of the network that it teaches."""

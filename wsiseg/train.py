@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,8 +88,8 @@ def train(
         finished = folder / f"{stage.name}.pt"
         if finished.exists():
             network.load_state_dict(torch.load(finished, map_location=device, weights_only=True))
-        elif start is not None and stage.given_by is not None and stage.given_by in start:
-            _start_from(stage.kept(network), start[stage.given_by])
+        elif start is not None and (given := stage.taken_over) in start:
+            _start_from(stage.kept(network), start[given])
         else:
             if start is not None and stage.name in start:
                 _start_from(stage.kept(network), start[stage.name])
@@ -109,6 +110,23 @@ def train(
                 for left in ("ckpt", "best"):
                     (folder / f"{stage.name}.{left}").unlink(missing_ok=True)
         networks[stage.name] = stage.kept(network.eval())
+    return networks
+
+
+def blended(
+    before: Mapping[str, nn.Module], after: Mapping[str, nn.Module], share: float
+) -> dict[str, nn.Module]:
+    """The networks `after`, each weight brought back towards what it was: `share` of the way goes on.
+
+    Between a model and what a few images made of it lie models that know both (Wortsman et al. 2022).
+    """
+    networks = {}
+    for name, network in after.items():
+        old, new = before[name].state_dict(), network.state_dict()
+        networks[name] = copy.deepcopy(network)
+        networks[name].load_state_dict(
+            {n: torch.lerp(old[n], w, share) if w.is_floating_point() else w for n, w in new.items()}
+        )
     return networks
 
 
@@ -134,6 +152,10 @@ def _fit(
     schedule, kind = stage.schedule, torch.device(device).type
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     network.train()
+    if schedule.frozen_norms:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
     optimiser = OPTIMISERS[schedule.optimiser](
         network.parameters(), lr=1.0, betas=schedule.betas, weight_decay=schedule.weight_decay
     )

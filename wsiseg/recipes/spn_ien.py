@@ -7,6 +7,7 @@ they are (`wsiseg.networks.coordinates`); `output`, the default, anchors them in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -63,6 +64,8 @@ class Settings:
     foreground, background        T_fg and T_bg of the instance pseudo-labels
     refresh                       probability at which a first SPN's foreground becomes the label of a
                                   second one (`refreshed_targets`); None: one SPN, as published
+    rim                           probability that SPN is taught to have where a nucleus ends; T_0 where outlines
+                                  teach a model further that draws nuclei there
     alpha, gamma, delta_intra, delta_inter     Eq. 1
     threshold, bandwidth          T_0 and the mean-shift's at inference
     min_area                      smallest nucleus, square pixels
@@ -86,6 +89,7 @@ class Settings:
     foreground: float = 0.5
     background: float = 0.3
     refresh: float | None = None
+    rim: float = 0.5
     alpha: float = 1.0
     gamma: float = 0.001
     delta_intra: float = 0.5
@@ -99,6 +103,16 @@ class Settings:
     spn: Schedule = field(default_factory=Schedule)
     spn_again: Schedule = field(default_factory=Schedule)
     ien: Schedule = field(default_factory=Schedule)
+
+
+def corrected(settings: Settings, schedule: Schedule) -> Settings:
+    """To train a model further by corrected nuclei: SPN alone, which keeps its threshold.
+
+    After some hundred crops IEN's nuclei are wider than before and fall apart, whatever they taught; SPN learns in as
+    many where nuclei are and how far they go.
+    """
+    untaught = replace(schedule, crops=0)
+    return replace(settings, rim=settings.threshold, refresh=None, init="random", spn=schedule, ien=untaught)
 
 
 def networks(settings: Settings) -> dict[str, Callable[[], nn.Module]]:
@@ -151,7 +165,7 @@ def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tupl
             "spn",
             build["spn"],
             semantic,
-            semantic_loss,
+            partial(semantic_loss, settings),
             settings.spn,
             BACKGROUND,
             init=start,
@@ -163,9 +177,11 @@ def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tupl
     )
 
 
-def semantic_loss(network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator) -> Tensor:
+def semantic_loss(
+    settings: Settings, network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator
+) -> Tensor:
     """Cross-entropy on the labelled pixels of each label map, averaged over the maps."""
-    logits = network(images)[:, 0].float()
+    logits = network(images)[:, 0].float() - math.log(settings.rim / (1 - settings.rim))
     return torch.stack([partial_cross_entropy(logits, labels) for labels in targets.unbind(1)]).mean()
 
 
