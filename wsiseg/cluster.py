@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wsiseg import batches, compiled, loops
+from wsiseg.label_sums import HALVES
 
 BLOCK = 64
 """Side of a block in plan pixels: whole blocks are taken off positions, and a GPU takes block by block."""
@@ -83,6 +84,8 @@ def _embed(
     """(N, D) float32 anchored embeddings of the pixels of `mask`, and their flat indices."""
     index = np.flatnonzero(mask)
     flat = offsets.reshape(len(offsets), -1)
+    if compiled.AVAILABLE and flat.dtype == np.float16:
+        return loops.embed(flat.view(np.uint16), HALVES, index, mask.shape[1], start, scale), index
     embedded = np.ascontiguousarray(flat[:, index].T, dtype=np.float32)
     y, x = np.divmod(index, mask.shape[1])
     embedded[:, :2] += np.stack([y + start[0], x + start[1]], axis=1).astype(np.float32) * np.float32(scale)
@@ -97,6 +100,8 @@ def _cell_means(
     cell: tuple[int, int],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(P, D) mean embedding of the pixels of each cell of the plan, and (P,) their number, in reading order."""
+    if compiled.AVAILABLE:
+        return loops.cell_means(pixels, index, shape[1], start, cell)
     y, x = np.divmod(index, shape[1])
     columns = (shape[1] + start[1]) // cell[1] + 1
     key = (y + start[0]) // cell[0] * columns + (x + start[1]) // cell[1]

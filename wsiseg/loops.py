@@ -41,12 +41,70 @@ def mean_shift(
     return nearest(pixels, modes, bandwidth / 2)
 
 
+@compiled
+def embed(
+    bits: NDArray[np.uint16],
+    value: NDArray[np.float32],
+    index: NDArray[np.int64],
+    width: int,
+    start: tuple[int, int],
+    scale: float,
+) -> Rows:
+    """(N, D) anchored embeddings of pixels, given by their flat indices, of offsets (D, H * W) told by their bits."""
+    rows = np.empty((len(index), len(bits)), np.float32)
+    unit = np.float32(scale)
+    for n in range(len(index)):
+        i = index[n]
+        for d in range(len(bits)):
+            rows[n, d] = value[bits[d, i]]
+        rows[n, 0] += np.float32(i // width + start[0]) * unit
+        rows[n, 1] += np.float32(i % width + start[1]) * unit
+    return rows
+
+
+@compiled
+def cell_means(
+    pixels: Rows, index: NDArray[np.int64], width: int, start: tuple[int, int], cell: tuple[int, int]
+) -> tuple[Rows, NDArray[np.float32]]:
+    """(P, D) mean of the pixels of each cell of the plan, and (P,) their number, in reading order of the cells."""
+    columns = (width + start[1]) // cell[1] + 1
+    last = (index[-1] // width + start[0]) // cell[0]
+    place = np.full((last + 1) * columns, -1, np.int64)
+    for i in index:
+        place[(i // width + start[0]) // cell[0] * columns + (i % width + start[1]) // cell[1]] = 0
+    count = 0
+    for c in range(len(place)):
+        if place[c] == 0:
+            place[c] = count
+            count += 1
+    means, sizes = np.zeros((count, pixels.shape[1]), np.float32), np.zeros(count, np.float32)
+    for n in range(len(index)):
+        i = index[n]
+        p = place[(i // width + start[0]) // cell[0] * columns + (i % width + start[1]) // cell[1]]
+        sizes[p] += 1
+        for d in range(pixels.shape[1]):
+            means[p, d] += pixels[n, d]
+    for p in range(count):
+        for d in range(pixels.shape[1]):
+            means[p, d] /= sizes[p]
+    return means, sizes
+
+
 def separate(ends: Rows, mass: NDArray[np.float32], bandwidth: float) -> Rows:
     """(M, D) modes, heaviest first, none within the bandwidth of an earlier one."""
-    # Rounded, so that two seeds that ended in one place are one mode whatever the last bits are.
-    order = np.lexsort((ends[:, 1].round(2), ends[:, 0].round(2), -mass))
-    sorted_ends = ends[order]
+    sorted_ends = ends[_heaviest_first(ends, mass)]
     return sorted_ends[_first_of_each(sorted_ends, bandwidth)]
+
+
+def _heaviest_first(ends: Rows, mass: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Indices by mass (whole numbers), equal ones by place; one number for the three sorts in a third of the time."""
+    if not len(ends):
+        return np.zeros(0, np.int64)
+    # Rounded, so that two seeds that ended in one place are one mode whatever the last bits are.
+    y, x = np.rint(ends[:, :2].T * 100).astype(np.int64)
+    y, x = y - y.min(), x - x.min()
+    lighter = int(mass.max()) - mass.astype(np.int64)
+    return np.argsort((lighter * (int(y.max()) + 1) + y) * (int(x.max()) + 1) + x, kind="stable")
 
 
 @compiled
