@@ -6,6 +6,7 @@ import torch
 
 from wsiseg.augment import Augmentation
 from wsiseg.errors import ConfigError
+from wsiseg.learning import Curve
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
 from wsiseg.recipes import _point_targets, spn_ien
 from wsiseg.samples import Sample
@@ -196,3 +197,17 @@ def test_both_optimisers_step(images, tmp_path):
     stages = spn_ien.stages(replace(SETTINGS, spn=schedule))[:1]
     first = train(stages, images, tmp_path / "a", augmentation=Augmentation())
     assert all(torch.isfinite(w).all() for w in weights(first).values())
+
+
+def test_the_loss_that_is_told_is_known_from_the_first_step_and_after_a_resumption(tmp_path):
+    path = tmp_path / "spn.csv"
+    first = Curve(path, 0)
+    for step in range(60):
+        first.add(step, 2.0 if step < 50 else 1.0)
+        assert first.recent == 2.0
+    first.flush()
+    assert Curve(path, 60).recent == 2.0
+    other = Curve(tmp_path / "ien.csv", 0)
+    other.add(0, 3.0)
+    other.add(1, 1.0)
+    assert other.recent == 2.0

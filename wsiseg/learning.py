@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -115,11 +116,14 @@ class Curve:
         if start and path.exists():
             with path.open(newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) < start]
+            self.recent = next((float(r["loss"]) for r in reversed(self.rows) if r.get("loss")), self.recent)
 
     def add(self, step: int, loss: float) -> None:
         """The loss of a step."""
         self.step = step
         self.losses.append(loss)
+        if math.isnan(self.recent) or not self.rows:
+            self.recent = float(np.mean(self.losses))
         if len(self.losses) == 50:
             self.recent = float(np.mean(self.losses))
             self.rows.append({"step": str(step), "loss": f"{self.recent:.6f}"})
