@@ -36,6 +36,9 @@ from wsiseg.samples import Sample, read_samples, read_split
 REPORTS = Path(__file__).parent / "accuracy" / "corrections"
 CURVE = Path(__file__).parents[1] / "docs" / "images" / "corrections.png"
 MPP = 0.25
+SMALLEST_AREA = 130
+"""Side in pixels of the smallest square that counts as a corrected area: a little more than 1,000 square microns."""
+
 ORGANS = ("Breast", "Kidney", "Liver", "Prostate")
 
 
@@ -106,6 +109,8 @@ def write_corrections(path: Path, sample: Sample, count: int) -> int:
     """True outlines of a square of about `count` nuclei, and the square, as QuPath exports them; how many there are."""
     assert sample.labels is not None
     box = square_of(sample.points, sample.image.shape[0], count)
+    # A smaller annotation would be a nucleus.
+    box = box.grow(max(0, -(-(SMALLEST_AREA - (box.y1 - box.y0)) // 2)))
     vertices, offsets = trace(relabelled(sample.labels))
     inside = np.flatnonzero(box.contains(sample.points))
     features = [annotation("Polygon", [ring(corners_of(box))])]

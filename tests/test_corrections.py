@@ -11,7 +11,7 @@ import wsiseg.cli.train as command
 from wsiseg.cli.app import app
 from wsiseg.corrections import Corrected, read_corrections, read_nuclei
 from wsiseg.errors import PointsError, RegionError
-from wsiseg.evaluate import on_corrected, within
+from wsiseg.evaluate import corrections_made, on_corrected, within
 from wsiseg.models import ModelRef
 from wsiseg.pipeline import segment_slide
 from wsiseg.predict import load
@@ -108,6 +108,29 @@ def test_within_and_scores_by_hand(made):
     assert scored.nuclei == len(centres)
     assert scored.f1 == 1
     assert scored.aji > 0.85
+
+
+def test_what_was_left_as_it_was_is_no_correction():
+    found = np.zeros((60, 200), np.int32)
+    for number in range(4):
+        found[20:40, 10 + 45 * number : 30 + 45 * number] = number + 1
+
+    class Found:
+        def segment(self, image):
+            return found
+
+    outlines = np.where(found == 4, 0, found)  # the last one was deleted
+    outlines[outlines == 2] = 0
+    outlines[15:45, 50:80] = 2  # drawn anew
+    centres = np.array([[30, 20], [30, 65], [30, 110], [5.0, 5.0]])  # and one was added as a point
+    sample = Sample(
+        "a", np.zeros((60, 200, 3), np.uint8), MPP, centres, np.ones((60, 200), bool), outlines=outlines
+    )
+    assert corrections_made([sample], Found()) == 3
+    untouched = Sample(
+        "b", sample.image, MPP, centres[:3], sample.roi, outlines=np.where(found == 4, 0, found)
+    )
+    assert corrections_made([untouched], Found()) == 1
 
 
 @pytest.mark.parametrize(

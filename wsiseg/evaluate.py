@@ -179,6 +179,34 @@ def on_corrected(samples: Sequence[Sample], model: Model) -> OnCorrected:
     return OnCorrected(points, f1, float(np.mean(ajis)) if complete and ajis else None)
 
 
+ACCEPTED = 0.9
+"""IoU of a model's nucleus and a corrected one from which the person left it as it was."""
+
+
+def corrections_made(samples: Sequence[Sample], model: Model) -> int:
+    """How many nuclei a person changed of what a model finds inside the regions of samples.
+
+    Redrawn ones and added ones are those without a nucleus of the model that is the same (`ACCEPTED`), added points
+    those that lie in none; deleted ones are the model's that neither a corrected outline nor a point lies in.
+    """
+    changed = 0
+    for sample in samples:
+        assert sample.roi is not None
+        assert sample.outlines is not None
+        found = within(model.segment(sample.image), sample.roi)
+        at = np.floor(sample.points).astype(np.int64)
+        own = np.flatnonzero(sample.roi[tuple(at.T)]) + 1
+        outlined = np.intersect1d(own, sample.outlines)
+        truth = np.where(np.isin(sample.outlines, outlined), sample.outlines, 0)
+        pairs = metrics.overlaps(truth, found)
+        same = int((pairs.jaccard >= ACCEPTED).sum())
+        hit = found[tuple(at[np.setdiff1d(own, outlined) - 1].T)]
+        known = np.union1d(np.unique(found[truth > 0]), hit)
+        deleted = np.setdiff1d(np.unique(found[found > 0]), known)
+        changed += len(outlined) - same + int((hit == 0).sum()) + len(deleted)
+    return changed
+
+
 def within(labels: NDArray[np.int32], roi: NDArray[np.bool_]) -> NDArray[np.int32]:
     """The labels (H, W) of which half or more of the pixels lie in a region (H, W)."""
     count = int(labels.max(initial=0)) + 1

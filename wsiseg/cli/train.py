@@ -17,7 +17,7 @@ CORRECTION_CROPS = 2_000
 """Of each stage, where corrected nuclei train a model further: a few minutes on two cores."""
 
 CORRECTIONS_THAT_COUNT = 100
-"""Corrected nuclei with which a model goes half of the way to what they made of it; more take it further."""
+"""Changed nuclei with which a model goes half of the way to what was made of it; more take it further."""
 
 
 @reported
@@ -146,17 +146,27 @@ def train(
         say("one step of every stage ran; no model was written")
         return
     final = {name: networks[name] for name in recipe.networks(settings.settings)}
-    if config is None and begin is not None:
-        share = points / (points + CORRECTIONS_THAT_COUNT)
+    if config is None and begin is not None and start is not None:
+        made = changed(settings.recipe, start, [image.sample for image in images], own_device)
+        share = made / (made + CORRECTIONS_THAT_COUNT)
         final = blended(begin, final, share)
         say(
-            f"{points:,} corrected nuclei take the model {share:.0%} of the way to what they alone made of it"
+            f"{made:,} nuclei were changed: they take the model {share:.0%} of the way to what was made of it"
         )
     save_model(final, folder / "model", settings.card())
     say(f"learning curves: {draw_curves(folder)}")
     if corrections and start is not None:
         say(compared(settings.recipe, start, folder / "model", kept_back, own_device))
     say(f"the model lies in {folder / 'model'}; use it with: wsiseg segment SLIDE --model {folder / 'model'}")
+
+
+def changed(recipe: str, before: str, samples: list[Sample], device: str) -> int:
+    """How many nuclei of a model were corrected in the samples."""
+    from wsiseg.evaluate import corrections_made
+    from wsiseg.models import ModelRef, find_model
+    from wsiseg.predict import load
+
+    return corrections_made(samples, load(ModelRef(recipe, str(find_model(before)), device)))
 
 
 def compared(recipe: str, before: str, after: Path, held_out: list[Sample], device: str) -> str:
