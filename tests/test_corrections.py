@@ -169,7 +169,8 @@ def test_a_nucleus_outside_the_slide_is_told(made, tmp_path):
 def test_the_command_trains_further_and_says_whether_it_helped(made, tmp_path, monkeypatch):
     slide, model, found, _ = made
     monkeypatch.setattr(command, "CORRECTION_CROPS", 32)
-    path = written(tmp_path / "fixed.geojson", [*found, feature(square(0, 0, 400))])
+    # every other one was deleted
+    path = written(tmp_path / "fixed.geojson", [*found[::2], feature(square(0, 0, 400))])
     out = tmp_path / "run"
     options = ["--corrections", str(path), "--slide", str(slide), "--from", str(model), "-o", str(out)]
     done = CliRunner().invoke(app, ["train", *options, "--device", "cpu"])
