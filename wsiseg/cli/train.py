@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 CORRECTION_CROPS = 2_000
 """Of each stage, where corrected nuclei train a model further: a few minutes on two cores."""
 
-CORRECTIONS_THAT_COUNT = 100
+HALF_WAY = 100
 """Changed nuclei with which a model goes half of the way to what was made of it; more take it further."""
+
+AREAS = 1.5
+"""Corrected areas with which a model goes half of the way at most: however many nuclei, one place teaches its own look."""
 
 
 @reported
@@ -148,7 +151,7 @@ def train(
     final = {name: networks[name] for name in recipe.networks(settings.settings)}
     if config is None and begin is not None and start is not None:
         made = changed(settings.recipe, start, [image.sample for image in images], own_device)
-        share = made / (made + CORRECTIONS_THAT_COUNT)
+        share = min(made / (made + HALF_WAY), len(images) / (len(images) + AREAS))
         final = blended(begin, final, share)
         say(
             f"{made:,} nuclei were changed: they take the model {share:.0%} of the way to what was made of it"
