@@ -25,7 +25,7 @@ from from_clicks import annotation, square_of
 from matplotlib.figure import Figure
 from slide_files import write_tiff
 
-from wsiseg.evaluate import evaluate, grouped
+from wsiseg.evaluate import METRICS, evaluate, grouped
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelRef, describe, find_model
 from wsiseg.outputs import write_text
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace, organ: str, source: Sample, scored: list[Sa
         "corrected": corrected,
         "minutes": round(minutes, 1),
         "said": said,
-        **mean,
+        **{name: mean[name] for name in METRICS},
     }
     write_text(report, json.dumps(kept, indent=1) + "\n")
     print(f"{organ}, {count}: AJI {mean['AJI']:.4f}", file=sys.stderr, flush=True)

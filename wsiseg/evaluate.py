@@ -179,8 +179,9 @@ def on_corrected(samples: Sequence[Sample], model: Model) -> OnCorrected:
     return OnCorrected(points, f1, float(np.mean(ajis)) if complete and ajis else None)
 
 
-ACCEPTED = 0.9
-"""IoU of a model's nucleus and a corrected one from which the person left it as it was."""
+ACCEPTED = 0.8
+"""IoU of a model's nucleus and a corrected one from which the person left it as it was: outlines are simplified on their
+way to a file, and where samples begin elsewhere than tiles did, nine of ten come back with this much."""
 
 
 def corrections_made(samples: Sequence[Sample], model: Model) -> int:
