@@ -170,7 +170,7 @@ def draw(kept: list[dict[str, Any]], path: Path) -> None:
         xscale="log", xlabel="corrected nuclei (leftmost: none)", ylabel="AJI, other images of the organ"
     )
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right center")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
 
