@@ -41,8 +41,8 @@ def ambiguous(
     """
     if not count:
         return np.zeros(0, bool)
-    bits = np.ascontiguousarray(offsets).view(np.uint16)
-    means, spread = _moments(bits, HALVES, np.ascontiguousarray(labels), count, scale)
+    # A part of a tile's maps: a copy of them would be as large as all of its pixels' embeddings.
+    means, spread = _moments(offsets.view(np.uint16), HALVES, labels, count, scale)
     flagged = np.asarray(spread > WIDE * bandwidth)
     flagged[cKDTree(means).query_pairs(NEAR * bandwidth, output_type="ndarray").ravel()] = True
     return flagged
