@@ -9,10 +9,11 @@ import pytest
 from wsiseg.memory import ENVIRONMENT
 
 SCRIPT = """
-import resource, sys
+import ctypes, resource, sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from wsiseg.memory import keep_memory
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages come as they are free, and count as one
 if sys.argv[1] == "kept":
     keep_memory()
 def use():

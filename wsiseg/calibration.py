@@ -44,9 +44,12 @@ class Calibration:
         area : (N,)        square microns
         solidity : (N,)    0 to 1
         """
-        weights = np.array([self.weights[name] for name in FEATURES])
-        odds = features(score, area, solidity) @ weights + self.weights["intercept"]
-        return (1 / (1 + np.exp(-odds))).astype(np.float32)
+        return self.of(features(score, area, solidity)).astype(np.float32)
+
+    def of(self, measured: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(N,) the same of `features` (N, 4)."""
+        odds = measured @ [self.weights[name] for name in FEATURES] + self.weights["intercept"]
+        return np.asarray(1 / (1 + np.exp(-odds)))
 
 
 def features(
@@ -95,9 +98,7 @@ def left_out(
     for one in np.unique(image):
         here = image == one
         if len(np.unique(met[~here])) == 2:
-            weights = fit(measured[~here], met[~here], {}).weights
-            odds = measured[here] @ [weights[name] for name in FEATURES] + weights["intercept"]
-            found[here] = 1 / (1 + np.exp(-odds))
+            found[here] = fit(measured[~here], met[~here], {}).of(measured[here])
     return found
 
 

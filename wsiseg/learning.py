@@ -122,10 +122,10 @@ class Curve:
         """The loss of a step."""
         self.step = step
         self.losses.append(loss)
-        if math.isnan(self.recent) or not self.rows:
+        full = len(self.losses) == 50
+        if full or not self.rows or math.isnan(self.recent):
             self.recent = float(np.mean(self.losses))
-        if len(self.losses) == 50:
-            self.recent = float(np.mean(self.losses))
+        if full:
             self.rows.append({"step": str(step), "loss": f"{self.recent:.6f}"})
             self.losses = []
 

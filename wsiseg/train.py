@@ -125,7 +125,7 @@ def blended(
         old, new = before[name].state_dict(), network.state_dict()
         networks[name] = copy.deepcopy(network)
         networks[name].load_state_dict(
-            {n: torch.lerp(old[n], w, share) if w.is_floating_point() else w for n, w in new.items()}
+            {n: old[n].to(w).lerp(w, share) if w.is_floating_point() else w for n, w in new.items()}
         )
     return networks
 

@@ -150,8 +150,9 @@ def train(
         return
     final = {name: networks[name] for name in recipe.networks(settings.settings)}
     if config is None and begin is not None and start is not None:
-        made = changed(settings.recipe, start, [image.sample for image in images], own_device)
-        share = min(made / (made + HALF_WAY), len(images) / (len(images) + AREAS))
+        areas = [image.sample for image in images if image.sample.outlines is not None]
+        made = changed(settings.recipe, start, areas, own_device)
+        share = min(made / (made + HALF_WAY), len(areas) / (len(areas) + AREAS))
         final = blended(begin, final, share)
         say(
             f"{made:,} nuclei were changed: they take the model {share:.0%} of the way to what was made of it"
