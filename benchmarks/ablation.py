@@ -120,7 +120,8 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
 def changed(config: Config, row: str) -> Config:
     """The base configuration with a row's one change."""
     short = replace(config.settings.spn, crops=CROPS)
-    settings: dict[str, Any] = {"spn": short, "ien": short, "least_score": 0.0}
+    once = {"refresh": None, "foreground": 0.25}
+    settings: dict[str, Any] = {"spn": short, "ien": short, "least_score": 0.0, **once}
     recipe, augmentation, data = config.recipe, config.augmentation, config.data
     if row in SAME_SPN:
         settings |= {"coordinates": row, "bandwidth": 1.5}

@@ -77,8 +77,8 @@ MAIN: Mapping[str, Row] = {
     "spn-ien": Row(
         "spn-ien-small",
         {"spn": 12_000, "ien": 12_000},
-        "SPN + IEN, `output`, from points",
-        {"least_score": 0.0},
+        "SPN + IEN, `output`, one round, from points",
+        {"least_score": 0.0, "refresh": None, "foreground": 0.25},
         published="AJI 0.536, IoU 0.664 (Liu et al. 2022: official test, ImageNet ResNet-34, 1,000 epochs)",
     ),
     "pseudo-edge-net": Row(
