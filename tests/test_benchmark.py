@@ -5,8 +5,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 from slides_made import discs
 from test_cli import refused, run
+
+from wsiseg.models import describe
 
 CONFIG = """
 name = "drawn"
@@ -64,6 +67,21 @@ def test_the_official_protocol_scores_the_test_split_and_the_default_does_not(fo
     assert benchmark(folder, "--protocol", "official", "--seed", "3").exit_code == 0
     scored = {p.stem: list(json.loads(p.read_text())["images"]) for p in (folder / "reports").glob("*.json")}
     assert scored == {"drawn-discs-validation-seed0": ["1"], "drawn-discs-official-seed3": ["2"]}
+
+
+def test_folds_start_from_a_model_and_the_report_says_which(folder):
+    assert benchmark(folder).exit_code == 0
+    model = folder / "runs" / "drawn-discs-validation-seed0" / "model"
+    again = ("--from", model, "--seed", "1", "-o", folder / "more", "--runs", folder / "more")
+    assert benchmark(folder, *again).exit_code == 0
+    name = "drawn-discs-validation-seed1"
+    report = json.loads((folder / f"more/{name}.json").read_text())
+    assert report["settings"]["start"] == {"name": "drawn", "hash": describe(model).hash}
+    # Some steps from there; another seed's random weights would be nowhere near.
+    first, then = (load_file(f / "spn.safetensors") for f in (model, folder / "more" / name / "model"))
+    moved = sum(float((then[n].float() - w.float()).square().sum()) for n, w in first.items())
+    assert moved < 0.1 * sum(float(w.float().square().sum()) for w in first.values())
+    assert "made with other settings" in refused(benchmark(folder, *again[2:]))
 
 
 def test_reports_of_other_settings_are_not_mixed(folder):

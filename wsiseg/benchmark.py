@@ -18,9 +18,9 @@ from wsiseg import plugins, recipes
 from wsiseg.config import Config
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import METRICS, evaluate, grouped
-from wsiseg.models import ModelRef
+from wsiseg.models import ModelRef, describe, find_model
 from wsiseg.outputs import write_text
-from wsiseg.predict import load, save_model
+from wsiseg.predict import load, load_networks, save_model
 from wsiseg.samples import read_samples, read_split
 from wsiseg.stages import HeldOut, TrainingImage
 from wsiseg.train import train
@@ -80,10 +80,13 @@ def run_fold(
     *,
     held_out: HeldOut | None = None,
     seed: int = 0,
+    start: str | None = None,
     device: str = "cpu",
     progress: Callable[[str, int, int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train on a fold, score it and keep the report; one that is there already is only read.
+
+    start : str or None        a model to start from, by bundled name or folder, that saw none of the scored images
 
     Raises
     ------
@@ -93,6 +96,9 @@ def run_fold(
     report = place.reports / f"{config.name}-{dataset}-{fold.name}-seed{seed}.json"
     settings = config.card()["settings"] | config.card()["about"]["training"]
     settings = {key: value for key, value in settings.items() if key not in ("code", "seed")}
+    if start is not None:
+        card = describe(find_model(start))
+        settings["start"] = {"name": card.name, "hash": card.hash}
     if report.exists():
         kept: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         if kept["settings"] != json.loads(json.dumps(settings)):
@@ -110,6 +116,7 @@ def run_fold(
         augmentation=config.augmentation,
         seed=seed,
         device=device,
+        start=None if start is None else load_networks(start, config.recipe, config.settings),
         held_out=held_out,
         progress=progress,
     )

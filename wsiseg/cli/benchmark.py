@@ -24,6 +24,13 @@ def benchmark(
         str, typer.Option(help="validation, official (the test split: once, with final settings) or folds.")
     ] = "validation",
     seed: Annotated[int, typer.Option(help="Of the training.")] = 0,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Start every fold from this model; it must not have seen the images that are scored.",
+        ),
+    ] = None,
     first: Annotated[int, typer.Option(help="Folds at most, from the first.", min=1)] = 10,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints and models.")] = Path("runs/benchmark"),
     output: Annotated[
@@ -66,6 +73,7 @@ def benchmark(
                     place,
                     held_out=checks,
                     seed=seed,
+                    start=start,
                     device=check_device(device),
                     progress=show,
                 )
