@@ -1,9 +1,11 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from wsiseg import plugins, recipes
-from wsiseg.config import data_folder, read_config
+from wsiseg.config import data_folder, read_config, read_training_images
 from wsiseg.errors import ConfigError, DataError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -36,6 +38,24 @@ def test_what_is_wrong_is_named(tmp_path, before, after, message):
     (tmp_path / "c.toml").write_text(text.replace(before, after))
     with pytest.raises(ConfigError, match=message):
         read_config(tmp_path / "c.toml")
+
+
+def test_images_of_another_pixel_size_are_brought_to_the_models(tmp_path):
+    for part in ("images", "labels"):
+        (tmp_path / "discs" / part).mkdir(parents=True)
+    labels = np.zeros((40, 60), np.uint16)
+    labels[8:16, 20:32] = 1
+    Image.fromarray(np.repeat((255 - 200 * labels).astype(np.uint8)[..., None], 3, 2)).save(
+        tmp_path / "discs" / "images" / "a.png"
+    )
+    Image.fromarray(labels).save(tmp_path / "discs" / "labels" / "a.png")
+    (tmp_path / "c.toml").write_text(
+        'name = "n"\nrecipe = "spn_ien"\nmpp = 0.5\n[[data]]\nfolder = "discs"\nsplit = "all"\nmpp = 0.25\npoints_from_masks = true'
+    )
+    (image,) = read_training_images(read_config(tmp_path / "c.toml"), tmp_path)
+    assert image.sample.mpp == 0.5
+    assert image.sample.image.shape == (20, 30, 3)
+    np.testing.assert_array_equal(image.sample.points, [[6, 13]])
 
 
 def test_the_data_folder_is_given_or_in_the_environment(tmp_path, monkeypatch):

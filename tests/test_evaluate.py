@@ -1,12 +1,14 @@
 """Metrics over a data set, and numbers chosen on it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from wsiseg import metrics
 from wsiseg.errors import DataError
-from wsiseg.evaluate import Table, choose, evaluate, labels_of
+from wsiseg.evaluate import Table, choose, evaluate, grouped, labels_of
 from wsiseg.geometry import Rect
 from wsiseg.instances import instances
 from wsiseg.maps import Maps
@@ -68,6 +70,7 @@ def test_points_cannot_be_evaluated_against() -> None:
 class DrawnModel:
     """Two nuclei at 0.42 and two specks at 0.9; groups as `components` does, but for nuclei cut in two."""
 
+    card = SimpleNamespace(mpp=0.25)
     prob = np.where(
         squares((5, 5), (40, 40)) > 0, 0.42, np.where(squares((5, 40), (40, 5), side=5) > 0, 0.9, 0)
     )
@@ -93,3 +96,28 @@ def test_each_method_gets_its_own_best_numbers() -> None:
     assert components.threshold <= 0.42
     assert components.min_area > 25
     assert grouping.aji < 1
+
+
+class DarkAt:
+    """Takes dark pixels for nuclei, at its own pixel size."""
+
+    def __init__(self, mpp: float) -> None:
+        self.card = SimpleNamespace(mpp=mpp)
+        self.shapes: list[tuple[int, ...]] = []
+
+    def segment(self, image: NDArray[np.uint8], **_: object) -> NDArray[np.int32]:
+        self.shapes.append(image.shape)
+        return instances((image[..., 0] < 128).astype(np.int32), min_area=1)
+
+
+def test_a_coarser_model_is_scored_on_the_images_own_pixels() -> None:
+    truth = squares((4, 4), (40, 20), side=12)
+    image = np.repeat(np.where(truth > 0, 0, 255).astype(np.uint8)[..., None], 3, 2)
+    model = DarkAt(0.5)
+    table = evaluate(
+        [Sample("a", image, 0.25, np.zeros((0, 2)), None, truth)],
+        grouped(model),  # type: ignore[arg-type]  # a stand-in
+    )
+    assert model.shapes == [(32, 32, 3)]
+    assert table.rows["a"]["AJI"] == 1
+    assert table.rows["a"]["nuclei"] == 2

@@ -8,7 +8,7 @@ from skimage.transform import resize
 
 from wsiseg.geometry import Rect
 from wsiseg.slides.readers.flat import FlatImage
-from wsiseg.slides.resample import PlanView, mirrored, thumbnail
+from wsiseg.slides.resample import PlanView, mirrored, resized, thumbnail
 from wsiseg.slides.slide import read_on_white
 
 
@@ -102,6 +102,20 @@ def test_the_coarsest_level_that_is_fine_enough_is_read():
 def test_the_same_scale_is_not_filtered():
     view = PlanView(SLIDE, 0.2501, 0.25)
     np.testing.assert_array_equal(view.read(Rect(3, 4, 60, 70)), SLIDE.levels[0][3:60, 4:70])
+
+
+@pytest.mark.parametrize("shape", [(106, 154), (300, 400), (211, 307)])
+def test_an_image_is_resized_as_a_slide_is_read(shape):
+    pixels = SLIDE.levels[0]
+    found = resized(pixels, shape)
+    assert found.shape == (*shape, 3)
+    if shape == pixels.shape[:2]:
+        np.testing.assert_array_equal(found, pixels)
+    expected = resize(pixels, shape, order=3, mode="symmetric", anti_aliasing=True, preserve_range=True)
+    assert np.abs(found - expected).mean() < 1.5
+    even = np.ascontiguousarray(pixels[:210, :306])
+    view = PlanView(FlatImage(even), 0.25, 0.5).read(Rect(0, 0, 105, 153))
+    np.testing.assert_array_equal(resized(even, (105, 153)), view)
 
 
 def test_outside_is_white_for_slides_and_mirrored_for_images():

@@ -6,7 +6,7 @@ from PIL import Image
 
 from wsiseg.errors import DataError, PointsError
 from wsiseg.points import ClickFormat
-from wsiseg.samples import read_samples, read_split
+from wsiseg.samples import at_mpp, read_samples, read_split
 
 
 @pytest.fixture
@@ -96,3 +96,17 @@ def test_an_image_may_be_webp(folder):
     assert read_split(folder, "all") == ("a",)
     (sample,) = read_samples(folder, from_masks=True)
     assert sample.image[0, 0].tolist() == [120, 120, 120]
+
+
+def test_other_pixel_sizes_move_points_and_maps_along(folder):
+    (sample,) = read_samples(folder, mpp=0.25, from_masks=True)
+    half = at_mpp(sample, 0.5)
+    assert (half.image.shape, half.mpp) == ((10, 15, 3), 0.5)
+    np.testing.assert_array_equal(half.points, sample.points / 2)
+    expected = np.zeros((10, 15), np.int32)
+    expected[2:4, 5:8] = 7
+    np.testing.assert_array_equal(half.labels, expected)
+    assert at_mpp(sample, 0.25) is sample
+    again = at_mpp(half, 0.25)
+    np.testing.assert_array_equal(again.labels, sample.labels)
+    np.testing.assert_array_equal(again.points, sample.points)

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from wsiseg import plugins, recipes
-from wsiseg.config import Config
+from wsiseg.config import Config, DataSet
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import METRICS, evaluate, grouped
 from wsiseg.models import ModelRef, describe, find_model
 from wsiseg.outputs import write_text
 from wsiseg.predict import load, load_networks, save_model
-from wsiseg.samples import read_samples, read_split
+from wsiseg.samples import at_mpp, read_samples, read_split
 from wsiseg.stages import HeldOut, TrainingImage
 from wsiseg.train import train
 from wsiseg.version import __version__, commit
@@ -123,7 +123,9 @@ def run_fold(
     save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", config.card())
     minutes = (time.perf_counter() - began) / 60
     model = load(ModelRef(config.recipe, str(folder / "model"), device))
-    samples = read_samples(place.data / dataset, fold.scored, mpp=config.mpp, from_masks=True)
+    samples = read_samples(
+        place.data / dataset, fold.scored, mpp=data_set(config, dataset).mpp or config.mpp, from_masks=True
+    )
     table = evaluate(samples, grouped(model))
     kept = {
         "config": config.name,
@@ -150,12 +152,24 @@ def training_images(config: Config, dataset: str, fold: Fold, root: Path) -> lis
     ConfigError
         If it has none.
     """
+    data = data_set(config, dataset)
+    samples = read_samples(root / dataset, fold.train, mpp=data.mpp or config.mpp, from_masks=True)
+    return [TrainingImage(at_mpp(sample, config.mpp), data.options) for sample in samples]
+
+
+def data_set(config: Config, name: str) -> DataSet:
+    """A data set of a configuration.
+
+    Raises
+    ------
+    ConfigError
+        If it names none of this folder.
+    """
     for data in config.data:
-        if data.folder == dataset:
-            samples = read_samples(root / dataset, fold.train, mpp=config.mpp, from_masks=True)
-            return [TrainingImage(sample, data.options) for sample in samples]
+        if data.folder == name:
+            return data
     named = ", ".join(data.folder for data in config.data) or "none"
-    raise ConfigError(f"{config.name}: has no data set {dataset!r}; it names {named}")
+    raise ConfigError(f"{config.name}: has no data set {name!r}; it names {named}")
 
 
 def hardware(device: str) -> str:

@@ -20,7 +20,7 @@ from wsiseg.export import complete
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelCard, card_text, describe
 from wsiseg.predict import Model, relabelled
-from wsiseg.samples import Sample
+from wsiseg.samples import Sample, at_mpp
 from wsiseg.worker import described
 
 
@@ -63,6 +63,7 @@ def judge(samples: Sequence[Sample], model: Model) -> Judged:
 
 
 def _judged(sample: Sample, model: Model, number: int) -> Judged:
+    sample = at_mpp(sample, model.card.mpp)
     truth = labels_of(sample)
     maps, inside = model.predict_whole(sample.image)
     labels, _ = model.group(maps, Rect(0, 0, *maps.prob.shape[1:]))

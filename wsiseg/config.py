@@ -18,7 +18,7 @@ from wsiseg.corrections import Corrected, read_corrections
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.models import describe, find_model
 from wsiseg.points import ClickFormat
-from wsiseg.samples import Sample, read_samples, read_split
+from wsiseg.samples import Sample, at_mpp, read_samples, read_split
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.version import __version__, commit
@@ -27,6 +27,8 @@ from wsiseg.version import __version__, commit
 class Folder(BaseModel):
     """A folder of labelled images below the data folder (`wsiseg.samples.read_samples`).
 
+    mpp : float or None                      microns per pixel of its images, which are brought to the model's; None:
+                                             they have the model's
     class_column, class_names, lenient       how its clicks are written (`wsiseg.points.ClickFormat`)
     """
 
@@ -34,6 +36,7 @@ class Folder(BaseModel):
 
     folder: str
     split: str = "train"
+    mpp: float | None = Field(default=None, ge=0.05, le=5)
     points_from_masks: bool = False
     class_column: str = "class"
     class_names: dict[str, str] = Field(default_factory=dict)
@@ -64,7 +67,7 @@ class Config(BaseModel):
 
     name : str            of the model
     recipe : str          plug-in of `wsiseg.recipes`
-    mpp : float           microns per pixel of the training images and so of the model
+    mpp : float           microns per pixel of what the model sees
     halo : int            pixels the model must see around a core; with 192 the same nuclei are found however a
                           slide is cut, with 128 nearly the same
     data                  data sets, below the data folder; none, where only slides are trained on
@@ -245,14 +248,15 @@ def read_training_images(config: Config, root: Path, *, from_masks: bool = False
 def read_folder(config: Config, data: Folder, root: Path, *, from_masks: bool = False) -> list[Sample]:
     """The images of one part of one data set."""
     folder = root / data.folder
-    return read_samples(
+    samples = read_samples(
         folder,
         read_split(folder, data.split),
-        mpp=config.mpp,
+        mpp=data.mpp or config.mpp,
         from_masks=from_masks or data.points_from_masks,
         classes=config.classes,
         clicks=data.clicks,
     )
+    return [at_mpp(sample, config.mpp) for sample in samples]
 
 
 def read_held_out(

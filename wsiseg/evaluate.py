@@ -14,7 +14,7 @@ from wsiseg.errors import DataError
 from wsiseg.geometry import Rect
 from wsiseg.maps import Maps
 from wsiseg.predict import Model, relabelled
-from wsiseg.samples import Sample
+from wsiseg.samples import Sample, at_mpp, nearest
 
 METRICS: Mapping[str, Callable[[NDArray[np.integer], NDArray[np.integer]], float]] = {
     "IoU": metrics.pixel_iou,
@@ -104,7 +104,18 @@ def labels_of(sample: Sample) -> NDArray[np.int32]:
 
 def grouped(model: Model, threshold: float | None = None, min_area: int | None = None) -> Segment:
     """Whole images by the recipe's own grouping."""
-    return lambda sample: model.segment(sample.image, threshold=threshold, min_area=min_area)
+    return seen_at(model, lambda sample: model.segment(sample.image, threshold=threshold, min_area=min_area))
+
+
+def seen_at(model: Model, segment: Segment) -> Segment:
+    """Images brought to the model's pixel size, and its nuclei back to theirs, where they are scored."""
+
+    def segmented(sample: Sample) -> NDArray[np.int32]:
+        found = segment(at_mpp(sample, model.card.mpp))
+        height, width = sample.image.shape[:2]
+        return found if found.shape == (height, width) else relabelled(nearest(found, (height, width)))
+
+    return segmented
 
 
 def components(model: Model, threshold: float, min_area: int) -> Segment:
@@ -114,14 +125,15 @@ def components(model: Model, threshold: float, min_area: int) -> Segment:
         maps, inside = model.predict_whole(sample.image)
         return relabelled(model.components(maps, threshold=threshold, min_area=min_area)[inside])
 
-    return segment
+    return seen_at(model, segment)
 
 
 def choose(samples: Sequence[Sample], model: Model) -> tuple[Choice, Choice]:
     """Threshold and least area of highest mean AJI (authors): for the grouping, and for components alone.
 
-    `samples` are validation images. The networks see each once.
+    `samples` are validation images, scored at the model's pixel size. The networks see each once.
     """
+    samples = [at_mpp(sample, model.card.mpp) for sample in samples]
     seen = [model.predict_whole(sample.image) for sample in samples]
     truths = [labels_of(sample) for sample in samples]
 

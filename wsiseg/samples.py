@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from skimage import io
 from wsiseg.errors import DataError
 from wsiseg.geometry import Rect
 from wsiseg.points import ClickFormat, Clicks, check_classes, check_inside, points_from_labels, read_clicks
+from wsiseg.slides.resample import resized
 
 PICTURES = (".png", ".webp", ".tif", ".jpg")
 """Suffixes that an image may have, the first one there is taken; maps beside it are `.png`."""
@@ -85,6 +87,8 @@ def read_samples(
     folder
         Holds `images/NAME.png` (or another of `PICTURES`) and beside it `points/NAME.csv` or `.geojson`, `labels/NAME.png`, or both;
         `roi/NAME.png` where only a part is clicked.
+    mpp
+        Microns per pixel of the images, which files do not say.
     from_masks
         Points are the centres of the bounding boxes of the labels: the papers' protocol.
     classes
@@ -104,6 +108,40 @@ def read_samples(
     if not names:
         raise DataError(f"{folder}: no images; they are expected as images/NAME.png")
     return [_read_sample(folder, name, mpp, from_masks, classes, clicks) for name in names]
+
+
+def at_mpp(sample: Sample, mpp: float) -> Sample:
+    """The sample with pixels of `mpp` microns: the image filtered, its maps by their nearest pixels, points moved along."""
+    if sample.mpp == mpp:
+        return sample
+    height, width = sample.image.shape[:2]
+    shape = (
+        max(1, round(height * sample.mpp / mpp)),
+        max(1, round(width * sample.mpp / mpp)),
+    )
+    points = np.minimum(sample.points * (np.array(shape) / (height, width)), np.nextafter(shape, 0))
+    roi, labels, outlines = (
+        None if values is None else nearest(values, shape)
+        for values in (sample.roi, sample.labels, sample.outlines)
+    )
+    return replace(
+        sample,
+        image=resized(sample.image, shape),
+        mpp=mpp,
+        points=points,
+        roi=roi,
+        labels=labels,
+        outlines=outlines,
+    )
+
+
+def nearest(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """A map (H, W) at another (H, W): the pixel under the centre of each."""
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * (old / new)).astype(np.int64), old - 1)
+        for new, old in zip(shape, values.shape, strict=True)
+    )
+    return values[np.ix_(rows, columns)]
 
 
 def _read_sample(

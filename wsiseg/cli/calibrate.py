@@ -24,6 +24,16 @@ def calibrate(
     split: Annotated[
         str, typer.Option(help="A part of split.json that the model was not trained on.")
     ] = "val",
+    image_mpp: Annotated[
+        float | None,
+        typer.Option(
+            "--image-mpp",
+            help="Microns per pixel of the images.",
+            show_default="the model's",
+            min=0.05,
+            max=5,
+        ),
+    ] = None,
     tissue: Annotated[str, typer.Option(help="What the images show; goes into the card.")] = "",
     picture: Annotated[
         Path | None, typer.Option(help="Also draw the reliability diagram: .png or .svg.")
@@ -55,7 +65,8 @@ def calibrate(
     loaded = load(ModelRef(card.recipe, str(folder), check_device(device)))
     root, sets = data_folder(data), dataset or ["multiorgan", "tnbc"]
     names = {name: read_split(root / name, split) for name in sets}
-    samples = [s for n in sets for s in read_samples(root / n, names[n], mpp=card.mpp, from_masks=True)]
+    mpp = image_mpp or card.mpp
+    samples = [s for n in sets for s in read_samples(root / n, names[n], mpp=mpp, from_masks=True)]
     about = {
         "labels": "masks of all nuclei, for this alone",
         "images": {f"{name}/{split}": list(of) for name, of in names.items()},

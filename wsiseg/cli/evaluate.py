@@ -27,6 +27,16 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(help="A part of the data set's split.json: val, test, ...")] = "val",
     model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
+    image_mpp: Annotated[
+        float | None,
+        typer.Option(
+            "--image-mpp",
+            help="Microns per pixel of the images.",
+            show_default="the model's",
+            min=0.05,
+            max=5,
+        ),
+    ] = None,
     choose: Annotated[
         bool,
         typer.Option("--choose", help="Also try thresholds and least areas: for validation images alone."),
@@ -68,7 +78,8 @@ def evaluate(
     root, curves = data_folder(data), {}
     numbers: dict[str, Mapping[str, object]] = {}
     for name in dataset or ["multiorgan", "tnbc"]:
-        samples = read_samples(root / name, read_split(root / name, split), mpp=card.mpp, from_masks=True)
+        names = read_split(root / name, split)
+        samples = read_samples(root / name, names, mpp=image_mpp or card.mpp, from_masks=True)
         segments = {card.name: evaluation.grouped(loaded)}
         if baseline is not None:
             segments["components"] = evaluation.components(loaded, *_numbers(baseline))

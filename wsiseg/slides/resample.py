@@ -55,17 +55,12 @@ class PlanView:
             abs(self._factor - 1) * max(self.shape) < 0.5
         ):  # no pixel is off by half a pixel: nothing to filter
             return self._source(rect)
-        rows, row_weights = taps(rect.y0, rect.y1, self._factor)
-        columns, column_weights = taps(rect.x0, rect.x1, self._factor)
+        down, across = taps(rect.y0, rect.y1, self._factor), taps(rect.x0, rect.x1, self._factor)
+        (rows, _), (columns, _) = down, across
         source = self._source(
             Rect(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
         )
-        # Along the rows first: enlarging, that is the smaller picture.
-        wide = weighted(source.transpose(1, 0, 2), columns - columns.min(), column_weights).transpose(1, 0, 2)
-        full = weighted(wide, rows - rows.min(), row_weights)
-        full += np.float32(0.5)
-        result: NDArray[np.uint8] = np.clip(full, 0, 255, out=full).astype(np.uint8)
-        return result
+        return filtered(source, (rows - rows.min(), down[1]), (columns - columns.min(), across[1]))
 
     def _source(self, rect: Rect) -> NDArray[np.uint8]:
         """Pixels of the level; mirrored outside where the slide is a plain image."""
@@ -76,6 +71,30 @@ class PlanView:
         part = Rect(int(rows.min()), int(columns.min()), int(rows.max()) + 1, int(columns.max()) + 1)
         pixels = self.slide.read(part, self.level)
         return np.ascontiguousarray(pixels[np.ix_(rows - part.y0, columns - part.x0)])
+
+
+def resized(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image (H, W, 3) at another (H, W), filtered as slides are, mirrored outside."""
+    sides = []
+    for new, old in zip(shape, image.shape[:2], strict=True):
+        index, weights = taps(0, new, old / new)
+        folded = mirrored(int(index.min()), int(index.max()) + 1, old)
+        sides.append((folded[index - index.min()], weights))
+    return filtered(image, *sides)
+
+
+def filtered(
+    source: NDArray[np.uint8],
+    down: tuple[NDArray[np.int64], NDArray[np.float32]],
+    across: tuple[NDArray[np.int64], NDArray[np.float32]],
+) -> NDArray[np.uint8]:
+    """Pixels (M, N, 3) through the `taps` of both axes: (h, w, 3) uint8."""
+    # Along the rows first: enlarging, that is the smaller picture.
+    wide = weighted(source.transpose(1, 0, 2), *across).transpose(1, 0, 2)
+    full = weighted(wide, *down)
+    full += np.float32(0.5)
+    result: NDArray[np.uint8] = np.clip(full, 0, 255, out=full).astype(np.uint8)
+    return result
 
 
 def mirrored(start: int, stop: int, size: int) -> NDArray[np.int64]:
