@@ -75,7 +75,7 @@ class DrawnModel:
         squares((5, 5), (40, 40)) > 0, 0.42, np.where(squares((5, 40), (40, 5), side=5) > 0, 0.9, 0)
     )
 
-    def predict_whole(self, image: NDArray[np.uint8]) -> tuple[Maps, tuple[slice, slice]]:
+    def predict_whole(self, image: NDArray[np.uint8], **_: object) -> tuple[Maps, tuple[slice, slice]]:
         return Maps(self.prob[None].astype(np.float32), None), (slice(0, 64), slice(0, 64))
 
     def components(self, maps: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:

@@ -27,7 +27,7 @@ def workers_in(memory: float, *, tile_size: int, halo: int = 192, shared: bool) 
     return int((memory - BASE) // tile if shared else memory // (BASE + tile))
 
 
-def estimate(plan: TilePlan, *, cores: int) -> tuple[float, float]:
+def estimate(plan: TilePlan, *, cores: int, flips: int = 1) -> tuple[float, float]:
     """(bytes of memory, seconds) of a run on processors as `segment` begins it.
 
     >>> from wsiseg.tiling import make_plan
@@ -36,4 +36,4 @@ def estimate(plan: TilePlan, *, cores: int) -> tuple[float, float]:
     """
     pixels = (plan.core + 2 * plan.halo) ** 2
     memory = BASE + min(WORKERS, cores) * pixels * BYTES_PER_PIXEL
-    return memory, plan.n_tiles * pixels / 1e6 * CORE_SECONDS_PER_MEGAPIXEL / cores
+    return memory, plan.n_tiles * pixels / 1e6 * CORE_SECONDS_PER_MEGAPIXEL * flips / cores

@@ -102,9 +102,13 @@ def labels_of(sample: Sample) -> NDArray[np.int32]:
     return sample.labels
 
 
-def grouped(model: Model, threshold: float | None = None, min_area: int | None = None) -> Segment:
+def grouped(
+    model: Model, threshold: float | None = None, min_area: int | None = None, *, flips: int = 1
+) -> Segment:
     """Whole images by the recipe's own grouping."""
-    return seen_at(model, lambda sample: model.segment(sample.image, threshold=threshold, min_area=min_area))
+    return seen_at(
+        model, lambda sample: model.segment(sample.image, threshold=threshold, min_area=min_area, flips=flips)
+    )
 
 
 def seen_at(model: Model, segment: Segment) -> Segment:
@@ -128,13 +132,13 @@ def components(model: Model, threshold: float, min_area: int) -> Segment:
     return seen_at(model, segment)
 
 
-def choose(samples: Sequence[Sample], model: Model) -> tuple[Choice, Choice]:
+def choose(samples: Sequence[Sample], model: Model, *, flips: int = 1) -> tuple[Choice, Choice]:
     """Threshold and least area of highest mean AJI (authors): for the grouping, and for components alone.
 
     `samples` are validation images, scored at the model's pixel size. The networks see each once.
     """
     samples = [at_mpp(sample, model.card.mpp) for sample in samples]
-    seen = [model.predict_whole(sample.image) for sample in samples]
+    seen = [model.predict_whole(sample.image, flips=flips) for sample in samples]
     truths = [labels_of(sample) for sample in samples]
 
     def group(maps: Maps, threshold: float, min_area: int) -> NDArray[np.int32]:

@@ -30,6 +30,7 @@ def segment_image(
     tile_size: int = 1536,
     threshold: float | None = None,
     min_area_um2: float | None = None,
+    flips: int = 1,
 ) -> NDArray[np.int32]:
     """Find every nucleus of an image.
 
@@ -50,6 +51,8 @@ def segment_image(
         Side of a tile without its halo, pixels at the model's mpp; a multiple of 64.
     threshold, min_area_um2
         Foreground probability and smallest nucleus, instead of the model's own.
+    flips
+        1, 4 or 8 views of the image, flipped and turned, that are averaged.
 
     Returns
     -------
@@ -74,7 +77,7 @@ def segment_image(
     folder = find_model(model)
     card = describe(folder)
     loaded = predict.load(ModelRef(card.recipe, str(folder), predict.check_device(device)))
-    settings = make_settings(card, threshold=threshold, min_area_um2=min_area_um2)
+    settings = make_settings(card, threshold=threshold, min_area_um2=min_area_um2, flips=flips)
     view = PlanView(FlatImage(rgb), mpp, card.mpp)
     core = min(tile_size, -(-max(view.shape) // STRIDE) * STRIDE)
     plan = make_plan(view.shape, mpp=card.mpp, core=core, halo=card.halo)

@@ -60,6 +60,7 @@ def segment_slide(
     tile_size: int = 1536,
     threshold: float | None = None,
     min_area_um2: float | None = None,
+    flips: int = 1,
     measure: Sequence[str] = ("shape",),
     stains: str = "estimate",
     cells_um: float | None = None,
@@ -98,6 +99,9 @@ def segment_slide(
         Side of a tile without its halo, pixels at the model's mpp; a multiple of 64.
     threshold, min_area_um2
         Foreground probability and smallest nucleus, instead of the model's own.
+    flips
+        1, 4 or 8 views of every tile, flipped and turned, that are averaged: as many times as long, somewhat
+        better outlines (`benchmarks/accuracy/README.md`).
     measure
         Any of "shape", "stain" and "context".
     stains
@@ -142,7 +146,9 @@ def segment_slide(
     backend.check(options)
     folder = find_model(model)
     card = describe(folder)
-    settings = make_settings(card, threshold=threshold, min_area_um2=min_area_um2, batch_size=batch_size)
+    settings = make_settings(
+        card, threshold=threshold, min_area_um2=min_area_um2, batch_size=batch_size, flips=flips
+    )
     check_measures(measure, cells_um)
     choice = read_stains(stains)
     found = survey(
@@ -273,6 +279,7 @@ def settings_of(job: Job, card: ModelCard, found: Survey) -> dict[str, object]:
         "roi": digest(found.roi),
         "threshold": job.settings.threshold,
         "min_area": job.settings.min_area,
+        "flips": job.settings.flips,
         "measure": list(job.wanted.measures),
         "stains": None if job.wanted.stains is None else job.wanted.stains.facts(),
         "cells_um": job.wanted.cells_um,

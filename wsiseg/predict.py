@@ -20,6 +20,7 @@ from torch import nn
 
 from wsiseg import plugins, recipes
 from wsiseg.errors import DeviceError, ModelError
+from wsiseg.flips import averaged
 from wsiseg.geometry import Rect
 from wsiseg.maps import Maps
 from wsiseg.models import ModelCard, ModelRef, describe, digest, find_model, write_card
@@ -39,7 +40,11 @@ class Model:
     device: str
 
     def predict(
-        self, images: NDArray[np.uint8], origins: Sequence[tuple[int, int]] | None = None
+        self,
+        images: NDArray[np.uint8],
+        origins: Sequence[tuple[int, int]] | None = None,
+        *,
+        flips: int = 1,
     ) -> list[Maps]:
         """Maps of each image; on out-of-memory the batch is run in halves.
 
@@ -47,6 +52,7 @@ class Model:
         ----------
         images : (B, H, W, 3) uint8 at the model's mpp    H and W are multiples of 32
         origins : (y, x) of each image's first pixel in the plan; (0, 0) where it is None
+        flips : views that maps are averaged over (`wsiseg.flips`)
 
         Raises
         ------
@@ -54,6 +60,9 @@ class Model:
             If not even one image fits into the memory.
         """
         at = list(origins) if origins is not None else [(0, 0)] * len(images)
+        return averaged(lambda seen: self._predict(seen, at), images, flips)
+
+    def _predict(self, images: NDArray[np.uint8], at: list[tuple[int, int]]) -> list[Maps]:
         try:
             maps: list[Maps] = self.recipe.maps(self.networks, self.settings, to_tensor(images), at)
         except torch.OutOfMemoryError as error:
@@ -66,7 +75,7 @@ class Model:
             torch.cuda.empty_cache()
             log.warning("out of memory with %d images at once; running them in halves", len(images))
             half = len(images) // 2
-            return self.predict(images[:half], at[:half]) + self.predict(images[half:], at[half:])
+            return self._predict(images[:half], at[:half]) + self._predict(images[half:], at[half:])
         return maps
 
     def group(
@@ -104,16 +113,17 @@ class Model:
         *,
         threshold: float | None = None,
         min_area: int | None = None,
+        flips: int = 1,
     ) -> NDArray[np.int32]:
         """(H, W) int32 nuclei of a whole image at the model's mpp, mirrored at its borders."""
-        maps, inside = self.predict_whole(image)
+        maps, inside = self.predict_whole(image, flips=flips)
         labels, _ = self.group(maps, Rect(0, 0, *maps.prob.shape[1:]), threshold=threshold, min_area=min_area)
         return relabelled(labels[inside])
 
-    def predict_whole(self, image: NDArray[np.uint8]) -> tuple[Maps, tuple[slice, slice]]:
+    def predict_whole(self, image: NDArray[np.uint8], *, flips: int = 1) -> tuple[Maps, tuple[slice, slice]]:
         """Maps of a whole image at the model's mpp, mirrored out at its borders, and where it lies in them."""
         padded, inside = pad_to_stride(image, margin=self.card.halo // 2)
-        return self.predict(padded[None])[0], inside
+        return self.predict(padded[None], flips=flips)[0], inside
 
     def components(self, maps: Maps, *, threshold: float, min_area: int) -> NDArray[np.int32]:
         """(H, W) int32 connected components of the foreground: what the embeddings must beat."""

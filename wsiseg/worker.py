@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsiseg import cells, measure, nuclei, polygons, predict
 from wsiseg.errors import ConfigError, InputError, TaskError, brief
+from wsiseg.flips import check_flips
 from wsiseg.geometry import Rect
 from wsiseg.maps import Maps
 from wsiseg.measure import AMBIGUOUS, MEASURES, Wanted
@@ -38,11 +39,13 @@ class Settings:
     threshold : float or None      foreground probability, instead of the model's own
     min_area : int or None         smallest nucleus in plan pixels, instead of the model's own
     batch : int or None            tiles that the networks see at once; None: what suits the device
+    flips : int                    views of a tile that maps are averaged over (`wsiseg.flips`)
     """
 
     threshold: float | None = None
     min_area: int | None = None
     batch: int | None = None
+    flips: int = 1
 
 
 def make_settings(
@@ -51,6 +54,7 @@ def make_settings(
     threshold: float | None = None,
     min_area_um2: float | None = None,
     batch_size: int | None = None,
+    flips: int = 1,
 ) -> Settings:
     """Settings from what a person gives, checked.
 
@@ -58,14 +62,18 @@ def make_settings(
     ------
     ConfigError
         If one is outside its range.
+    ModelError
+        If this model cannot be asked for it.
     """
     check_range("threshold", threshold, 0, 1)
     check_range("min_area_um2", min_area_um2, 0, 10_000)
     check_range("batch_size", batch_size, 1, 1024)
+    check_flips(flips, card.settings.get("coordinates"))
     return Settings(
         threshold=threshold,
         min_area=None if min_area_um2 is None else max(1, round(min_area_um2 / card.mpp**2)),
         batch=batch_size,
+        flips=flips,
     )
 
 
@@ -191,7 +199,7 @@ def segment_at_once(
 ) -> list[NucleusTable]:
     """All nuclei seen in and around each of `tiles`; their pixels and maps are gone before the next are read."""
     images = np.stack([read_tile(view, tile) for tile in tiles])
-    maps = model.predict(images, [(tile.outer.y0, tile.outer.x0) for tile in tiles])
+    maps = model.predict(images, [(tile.outer.y0, tile.outer.x0) for tile in tiles], flips=settings.flips)
     return [
         segment_tile(model, image, seen, tile, view.shape, settings)
         for tile, image, seen in zip(tiles, images, maps, strict=True)

@@ -65,6 +65,12 @@ def plan(
     min_area: Annotated[
         float | None, typer.Option(help="Smallest nucleus in square microns, instead of the model's own.")
     ] = None,
+    flips: Annotated[
+        int,
+        typer.Option(
+            help="Test-time augmentation: 1, 4 or 8 views of every tile, averaged. As many times as long, somewhat better."
+        ),
+    ] = 1,
     measure: Annotated[
         list[str] | None,
         typer.Option(help="shape, stain, context, with commas between them.", show_default="shape"),
@@ -113,8 +119,9 @@ def plan(
         *(model, suffix, tile_size, threshold, min_area, names(measure), not no_bounds),
         stains=str(Path(stains).absolute()) if Path(stains).is_file() else stains,
         cells_um=cells,
+        flips=flips,
     )
-    make_settings(describe(find_model(model)), threshold=threshold, min_area_um2=min_area)
+    make_settings(describe(find_model(model)), threshold=threshold, min_area_um2=min_area, flips=flips)
     check_measures(options.measure, cells)
     read_stains(options.stains)
     with looking(quiet=quiet) as watch:

@@ -37,6 +37,7 @@ def evaluate(
             max=5,
         ),
     ] = None,
+    flips: Annotated[int, typer.Option(help="1, 4 or 8 views of every image, averaged.")] = 1,
     choose: Annotated[
         bool,
         typer.Option("--choose", help="Also try thresholds and least areas: for validation images alone."),
@@ -68,6 +69,7 @@ def evaluate(
     from wsiseg import calibrate, calibration
     from wsiseg import evaluate as evaluation
     from wsiseg.config import data_folder
+    from wsiseg.flips import check_flips
     from wsiseg.models import ModelRef, describe, find_model
     from wsiseg.predict import check_device, load
     from wsiseg.samples import read_samples, read_split
@@ -75,12 +77,13 @@ def evaluate(
     folder = find_model(model)
     card = describe(folder)
     loaded = load(ModelRef(card.recipe, str(folder), check_device(device)))
+    check_flips(flips, card.settings.get("coordinates"))
     root, curves = data_folder(data), {}
     numbers: dict[str, Mapping[str, object]] = {}
     for name in dataset or ["multiorgan", "tnbc"]:
         names = read_split(root / name, split)
         samples = read_samples(root / name, names, mpp=image_mpp or card.mpp, from_masks=True)
-        segments = {card.name: evaluation.grouped(loaded)}
+        segments = {card.name: evaluation.grouped(loaded, flips=flips)}
         if baseline is not None:
             segments["components"] = evaluation.components(loaded, *_numbers(baseline))
         for method, segment in segments.items():
@@ -88,7 +91,7 @@ def evaluate(
             print(f"\n{name}, {split}, {method}\n\n{table.markdown()}")
             numbers[f"{name}/{split}/{method}"] = {"images": table.rows, "mean": table.mean()}
         if choose:
-            chosen, components = evaluation.choose(samples, loaded)
+            chosen, components = evaluation.choose(samples, loaded, flips=flips)
             print(f"\nbest on {name}, {split}: {chosen}; components alone: {components}")
         if reliability is not None:
             judged = calibrate.judge(samples, loaded)

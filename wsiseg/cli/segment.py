@@ -60,6 +60,12 @@ def segment(
     min_area: Annotated[
         float | None, typer.Option(help="Smallest nucleus in square microns, instead of the model's own.")
     ] = None,
+    flips: Annotated[
+        int,
+        typer.Option(
+            help="Test-time augmentation: 1, 4 or 8 views of every tile, averaged. As many times as long, somewhat better."
+        ),
+    ] = 1,
     measure: Annotated[
         list[str] | None,
         typer.Option(help="shape, stain, context, with commas between them.", show_default="shape"),
@@ -127,6 +133,7 @@ def segment(
                 tile_size=tile_size,
                 threshold=threshold,
                 min_area_um2=min_area,
+                flips=flips,
                 measure=names(measure),
                 stains=stains,
                 cells_um=cells,

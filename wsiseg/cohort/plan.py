@@ -44,6 +44,7 @@ class Options:
     use_bounds: bool = True
     stains: str = "estimate"
     cells_um: float | None = None
+    flips: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def _looked_at(row: Planned, options: Options) -> Planned:
         return replace(row, problem=str(error))
     except Exception as error:  # a reader may raise anything on a damaged file
         return replace(row, problem=brief(error))
-    memory, seconds = estimate(found.plan, cores=1)
+    memory, seconds = estimate(found.plan, cores=1, flips=options.flips)
     row = replace(
         row,
         mpp=found.mpp,
