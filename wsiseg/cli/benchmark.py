@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from wsiseg.cli._bars import bars
+from wsiseg.cli._options import Data, Device, Quiet
 from wsiseg.cli._report import reported, say, speak
 
 
@@ -16,9 +17,7 @@ def benchmark(
     config: Annotated[
         Path, typer.Argument(help="TOML file, such as configs/spn-ien-small.toml.", show_default=False)
     ],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
-    ] = None,
+    data: Data = None,
     dataset: Annotated[str, typer.Option(help="Data set below that folder.")] = "multiorgan",
     protocol: Annotated[
         str, typer.Option(help="validation, official (the test split: once, with final settings) or folds.")
@@ -36,8 +35,8 @@ def benchmark(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for the reports and the table.")
     ] = Path("benchmarks/accuracy"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+    device: Device = "auto",
+    quiet: Quiet = False,
 ) -> None:
     """Train and score by a paper's protocol: on the official split, or by ten-fold cross-validation.
 

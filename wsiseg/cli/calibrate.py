@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wsiseg.cli._options import Data, DataSets, Device, ImageMpp
 from wsiseg.cli._report import reported, say, speak
 from wsiseg.errors import ConfigError
 
@@ -14,31 +15,17 @@ from wsiseg.errors import ConfigError
 @reported
 def calibrate(
     model: Annotated[Path, typer.Argument(help="The model folder; its card is changed.", show_default=False)],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(help="Data sets below that folder.", show_default="multiorgan and tnbc"),
-    ] = None,
+    data: Data = None,
+    dataset: DataSets = None,
     split: Annotated[
         str, typer.Option(help="A part of split.json that the model was not trained on.")
     ] = "val",
-    image_mpp: Annotated[
-        float | None,
-        typer.Option(
-            "--image-mpp",
-            help="Microns per pixel of the images.",
-            show_default="the model's",
-            min=0.05,
-            max=5,
-        ),
-    ] = None,
+    image_mpp: ImageMpp = None,
     tissue: Annotated[str, typer.Option(help="What the images show; goes into the card.")] = "",
     picture: Annotated[
         Path | None, typer.Option(help="Also draw the reliability diagram: .png or .svg.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Have "Detection probability" mean: how likely the outline meets a true nucleus's (IoU above 0.5).
 

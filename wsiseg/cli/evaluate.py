@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsiseg.cli._options import Data, DataSets, Device, ImageMpp, Model
 from wsiseg.cli._report import reported, say, speak
 
 if TYPE_CHECKING:
@@ -18,25 +19,11 @@ if TYPE_CHECKING:
 
 @reported
 def evaluate(
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
-    ] = None,
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option(help="Data sets below that folder.", show_default="multiorgan and tnbc"),
-    ] = None,
+    data: Data = None,
+    dataset: DataSets = None,
     split: Annotated[str, typer.Option(help="A part of the data set's split.json: val, test, ...")] = "val",
-    model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
-    image_mpp: Annotated[
-        float | None,
-        typer.Option(
-            "--image-mpp",
-            help="Microns per pixel of the images.",
-            show_default="the model's",
-            min=0.05,
-            max=5,
-        ),
-    ] = None,
+    model: Model = "he-points",
+    image_mpp: ImageMpp = None,
     flips: Annotated[int, typer.Option(help="1, 4 or 8 views of every image, averaged.")] = 1,
     choose: Annotated[
         bool,
@@ -53,7 +40,7 @@ def evaluate(
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", help="Also write the numbers as JSON.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Evaluate a model on images with masks: AJI in both variants, object Dice, PQ, pixel IoU and F1.
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wsiseg.cli._options import Quiet
 from wsiseg.cli._report import reported, say, speak
 
 
@@ -23,7 +24,7 @@ def export(
         ),
     ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write the nuclei of a store again, in another format.
 

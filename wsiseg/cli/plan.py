@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wsiseg.cli._options import Model, NoBounds
 from wsiseg.cli._report import reported, speak
 
 if TYPE_CHECKING:
@@ -21,16 +22,13 @@ def plan(
     slide: Annotated[
         str, typer.Argument(help="A slide: any file or folder that a reader opens.", show_default=False)
     ],
-    model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
+    model: Model = "he-points",
     slide_mpp: Annotated[
         float | None, typer.Option(help="Microns per pixel of the slide, if it does not say.")
     ] = None,
     roi: Annotated[Path | None, typer.Option(help="GeoJSON file of annotations from QuPath.")] = None,
     tile_size: Annotated[int, typer.Option(help="Side of a tile in pixels at the model's scale.")] = 1536,
-    no_bounds: Annotated[
-        bool,
-        typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS)."),
-    ] = False,
+    no_bounds: NoBounds = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Show a slide's size and scale, its tissue, and what it would take to segment it.

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wsiseg.cli._options import Data
 from wsiseg.cli._report import reported, say, speak
 
 
@@ -18,9 +19,7 @@ def pseudo_label(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for the pictures.", show_default=False)
     ],
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
-    ] = None,
+    data: Data = None,
     slides: Annotated[Path | None, typer.Option(help="CSV of slides and their clicked points.")] = None,
     points_from_masks: Annotated[
         bool, typer.Option("--points-from-masks", help="Points are the centres of the masks in --data.")

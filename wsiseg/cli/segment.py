@@ -11,6 +11,21 @@ import typer
 
 from wsiseg.cli._executor import Address, Certs, Cluster, executor_options
 from wsiseg.cli._names import names
+from wsiseg.cli._options import (
+    Cells,
+    Device,
+    Flips,
+    Measure,
+    MinArea,
+    Model,
+    NoBounds,
+    Quiet,
+    Stains,
+    Threshold,
+    TileSize,
+    Verbose,
+    Workers,
+)
 from wsiseg.cli._progress import bar
 from wsiseg.cli._report import INTERRUPTED, reported, say, speak
 
@@ -29,7 +44,7 @@ def segment(
             show_default=False,
         ),
     ],
-    model: Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")] = "he-points",
+    model: Model = "he-points",
     slide_mpp: Annotated[
         float | None,
         typer.Option(help="Microns per pixel of the slide, if it does not say (0.25 is usual at 40x)."),
@@ -41,46 +56,21 @@ def segment(
     executor: Annotated[
         str, typer.Option(help="Where tiles are computed: threads, dask_local, dask_slurm or dask_address.")
     ] = "threads",
-    workers: Annotated[
-        int | None, typer.Option(help="Threads, processes or jobs; else what suits.", min=1)
-    ] = None,
+    workers: Workers = None,
     address: Address = None,
     certs: Certs = None,
     cluster: Cluster = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     batch_size: Annotated[
         str, typer.Option(help="Tiles that the networks see at once: auto or a number.")
     ] = "auto",
-    tile_size: Annotated[
-        int, typer.Option(help="Side of a tile in pixels at the model's scale; a multiple of 64.")
-    ] = 1536,
-    threshold: Annotated[
-        float | None, typer.Option(help="Foreground probability, 0 to 1, instead of the model's own.")
-    ] = None,
-    min_area: Annotated[
-        float | None, typer.Option(help="Smallest nucleus in square microns, instead of the model's own.")
-    ] = None,
-    flips: Annotated[
-        int,
-        typer.Option(
-            help="Test-time augmentation: 1, 4 or 8 views of every tile, averaged. As many times as long, somewhat better."
-        ),
-    ] = 1,
-    measure: Annotated[
-        list[str] | None,
-        typer.Option(help="shape, stain, context, with commas between them.", show_default="shape"),
-    ] = None,
-    stains: Annotated[
-        str,
-        typer.Option(
-            help="Stains to measure: estimate or estimate-h-dab (vectors of this slide), h-e or h-dab (QuPath's defaults), "
-            "six numbers, or a .json or .toml file of QuPath's values."
-        ),
-    ] = "estimate",
-    cells: Annotated[
-        float | None,
-        typer.Option(help="Grow cells around nuclei, by so many microns at most.", show_default="none"),
-    ] = None,
+    tile_size: TileSize = 1536,
+    threshold: Threshold = None,
+    min_area: MinArea = None,
+    flips: Flips = 1,
+    measure: Measure = None,
+    stains: Stains = "estimate",
+    cells: Cells = None,
     work_dir: Annotated[
         Path | None, typer.Option(help="Folder for what an unfinished run keeps, instead of the output's.")
     ] = None,
@@ -90,12 +80,9 @@ def segment(
             "--overwrite", help="Replace outputs that exist, and an unfinished run of other settings."
         ),
     ] = False,
-    no_bounds: Annotated[
-        bool,
-        typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS)."),
-    ] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")] = False,
+    no_bounds: NoBounds = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Find every nucleus of a slide and write it as a polygon.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from wsiseg.cli._bars import bars
+from wsiseg.cli._options import Data, Device, Quiet, Verbose
 from wsiseg.cli._report import reported, say, speak
 
 if TYPE_CHECKING:
@@ -32,9 +33,7 @@ def train(
             show_default=False,
         ),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
-    ] = None,
+    data: Data = None,
     slides: Annotated[
         Path | None,
         typer.Option(help="CSV of slides and their clicked points; trains on these, and on --data if given."),
@@ -71,10 +70,10 @@ def train(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the run; runs/NAME where it is left out.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="One step of every stage, then stop.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Train a model from points, or further from corrected nuclei.
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from wsiseg.cli._options import Verbose
 from wsiseg.cli._report import reported, say, speak
 
 
@@ -32,7 +33,7 @@ def view(
     any_slide: Annotated[
         bool, typer.Option("--any-slide", help="Show results over a slide that they were not made of.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")] = False,
+    verbose: Verbose = False,
 ) -> None:
     """Show a slide and its nuclei on a page in the browser, until Ctrl-C.
 
