@@ -28,8 +28,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from wsiseg.geometry import Rect
 from wsiseg.nuclei import NucleusTable, concatenate
+from wsiseg.resampling import mirrored
 from wsiseg.slides.opening import open_slide
-from wsiseg.slides.resample import mirrored
 from wsiseg.slides.slide import Fill, Slide, level_shape
 from wsiseg.view.content import Content
 from wsiseg.view.pictures import SlidePictures

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from skimage.transform import resize
 
 from wsiseg.geometry import Rect
+from wsiseg.resampling import mirrored, resized
 from wsiseg.slides.readers.flat import FlatImage
-from wsiseg.slides.resample import PlanView, mirrored, resized, thumbnail
+from wsiseg.slides.resample import PlanView, thumbnail
 from wsiseg.slides.slide import read_on_white
 
 

@@ -15,7 +15,7 @@ from skimage import io
 from wsiseg.errors import DataError
 from wsiseg.geometry import Rect
 from wsiseg.points import ClickFormat, Clicks, check_classes, check_inside, points_from_labels, read_clicks
-from wsiseg.slides.resample import resized
+from wsiseg.resampling import resized
 
 PICTURES = (".png", ".webp", ".tif", ".jpg")
 """Suffixes that an image may have, the first one there is taken; maps beside it are `.png`."""
