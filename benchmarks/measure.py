@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from wsiseg import cells, context, measure, pipeline, predict, result, survey, worker
+from wsiseg import cells, context, measure, measuring, pipeline, predict, result, survey
 from wsiseg.deconvolution import H_E
 from wsiseg.geometry import Rect
 from wsiseg.memory import keep_memory
@@ -30,8 +30,8 @@ from wsiseg.nuclei import Rings
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
     "stain vectors": ((survey, "tissue_pixels"), (survey, "estimated")),
     "context": ((context, "context_columns"), (context, "Surface")),
-    "read again": ((worker, "read_again"),),
-    "cells": ((cells, "cells"), (worker, "cell_rings")),
+    "read again": ((measuring, "read_again"),),
+    "cells": ((cells, "cells"), (measuring, "cell_rings")),
     "stains": ((measure, "stain_columns"),),
     "shapes": ((result, "shape_columns"), (result, "cell_shape_columns")),
 }

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsiseg import measure, pipeline, polygons, predict, store, worker
+from wsiseg import measure, pipeline, polygons, predict, store
 from wsiseg.execute import cores, threads
+from wsiseg.geometry import Rect
 from wsiseg.memory import keep_memory
 from wsiseg.models import ModelRef, find_model
 from wsiseg.slides import resample
@@ -147,7 +148,7 @@ def warm_up(model: predict.Model) -> None:
     maps = model.recipe.maps(
         model.networks, model.settings, torch.rand(1, 3, 256, 256).to(model.device), [(0, 0)]
     )
-    model.recipe.group(maps[0], model.settings, worker.Rect(0, 0, 256, 256), device=model.device)
+    model.recipe.group(maps[0], model.settings, Rect(0, 0, 256, 256), device=model.device)
 
 
 def networks_alone(options: argparse.Namespace, survey: Any, model: predict.Model) -> float:

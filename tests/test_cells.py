@@ -16,11 +16,11 @@ from wsiseg import nuclei
 from wsiseg.cells import grown, painted, trace_cover
 from wsiseg.geometry import Rect
 from wsiseg.measure import Wanted
+from wsiseg.measuring import Neighbourhood, measured
 from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.polygons import to_shapely, trace
 from wsiseg.slides.readers.flat import FlatImage
 from wsiseg.slides.resample import PlanView
-from wsiseg.worker import Neighbourhood, measured
 
 
 def blobs(seed: int, size: int = 60, count: int = 12) -> NDArray[np.int32]:

@@ -18,6 +18,7 @@ from wsiseg import context, nuclei
 from wsiseg.deconvolution import H_DAB, H_E
 from wsiseg.geometry import Rect
 from wsiseg.measure import MEASURES, Wanted
+from wsiseg.measuring import measured
 from wsiseg.nuclei import NucleusTable
 from wsiseg.polygons import to_shapely
 from wsiseg.regions import Region
@@ -27,7 +28,6 @@ from wsiseg.slides.resample import PlanView
 from wsiseg.slides.slide import SlideRef
 from wsiseg.survey import Survey
 from wsiseg.tiling import make_plan
-from wsiseg.worker import measured
 
 SIDE = 2000
 MPP = 0.25

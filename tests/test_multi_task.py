@@ -267,9 +267,10 @@ def test_it_learns_where_nuclei_are_and_of_which_class(images, tmp_path):
 def classes_of(folder, sample):
     """Whether the class of the nucleus on each point is the point's, as a slide's nuclei get theirs."""
     from wsiseg.image import FlatImage
+    from wsiseg.job import make_settings
     from wsiseg.slides.resample import PlanView
     from wsiseg.tiling import make_plan
-    from wsiseg.worker import make_settings, segment_tiles
+    from wsiseg.worker import segment_tiles
 
     model = predict.load(ModelRef("multi_task", str(folder)))
     view = PlanView(FlatImage(sample.image), 0.5, 0.5)

@@ -18,10 +18,12 @@ from scipy.spatial import cKDTree
 from slides_made import discs, tiny_model, write_slide
 
 import wsiseg
+from wsiseg import job as jobs
 from wsiseg import measure, nuclei, polygons, worker
 from wsiseg.errors import ConfigError, ModelError, OutputError, RegionError, StoreError, TaskError
 from wsiseg.execute import Executor, cores, dask_local, threads
 from wsiseg.export.zarr import read_store
+from wsiseg.job import Job
 from wsiseg.measure import AMBIGUOUS
 from wsiseg.models import ModelRef
 from wsiseg.nuclei import NucleusTable
@@ -35,7 +37,6 @@ from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores, resolve
 from wsiseg.store import WorkingStore, to_arrays, working_store
 from wsiseg.tiling import Tile, TilePlan, make_plan
-from wsiseg.worker import Job
 
 SHAPE = (500, 420)
 
@@ -426,7 +427,7 @@ def test_the_slide_is_never_replaced(model: Path, tmp_path: Path) -> None:
 
 def test_the_slide_is_closed_when_the_run_is_over(slide: Path, model: Path) -> None:
     segment_slide(slide, model=model, tile_size=448)
-    assert not worker._slides
+    assert not jobs._slides
 
 
 def test_a_broken_tile_is_named(slide: Path, model: Path) -> None:
@@ -441,13 +442,13 @@ def test_a_broken_tile_is_named(slide: Path, model: Path) -> None:
         model=ModelRef("spn_ien", str(model)),
         mpp=0.25,
         own=broken,
-        settings=worker.Settings(),
+        settings=jobs.Settings(),
         threads=1,
     )
     message = r"drawn\.tif: tiles 2 to 3, from \(y, x\) = \(0, 256\) of the plan: ValueError: bad tile$"
     with pytest.raises(TaskError, match=message):
         worker.segment_batch(job, plan.tasks[1])
-    worker.release(job)
+    jobs.release(job)
 
 
 def test_pieces_are_the_table() -> None:

@@ -11,6 +11,7 @@ from skimage.draw import polygon
 
 from wsiseg import nuclei, predict
 from wsiseg.errors import ConfigError
+from wsiseg.job import check_range, make_settings
 from wsiseg.models import DEFAULT, ModelRef, describe, find_model
 from wsiseg.nuclei import NucleusTable
 from wsiseg.result import by_model
@@ -18,7 +19,7 @@ from wsiseg.slides.readers.flat import FlatImage
 from wsiseg.slides.resample import PlanView
 from wsiseg.stitch import claim, computed_cores, resolve
 from wsiseg.tiling import STRIDE, check_tile_size, make_plan
-from wsiseg.worker import check_range, make_settings, segment_tiles
+from wsiseg.worker import segment_tiles
 
 
 def segment_image(

@@ -23,6 +23,7 @@ from wsiseg.deconvolution import read_stains
 from wsiseg.execute import Executor, cores
 from wsiseg.export import remove_leftovers
 from wsiseg.export.zarr import read_store
+from wsiseg.job import Job, check_measures, check_range, make_settings, release
 from wsiseg.measure import Wanted
 from wsiseg.models import DEFAULT, ModelCard, ModelRef, describe, find_model
 from wsiseg.nuclei import NucleusTable, concatenate, empty
@@ -36,7 +37,7 @@ from wsiseg.store import WorkingStore, store_path, working_store
 from wsiseg.survey import Survey, survey
 from wsiseg.tiling import Tile, TilePlan
 from wsiseg.version import __version__
-from wsiseg.worker import Job, check_measures, check_range, make_settings, release, segment_batch
+from wsiseg.worker import segment_batch
 
 log = logging.getLogger(__name__)
 

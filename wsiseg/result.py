@@ -19,7 +19,9 @@ from wsiseg.execute import Executor
 from wsiseg.export import ExportInfo, exporter_for, zarr
 from wsiseg.export._info import DICOM_IDENTITIES
 from wsiseg.export.zarr import read_store
+from wsiseg.job import Job
 from wsiseg.measure import Wanted, cell_shape_columns, shape_columns
+from wsiseg.measuring import Neighbourhood, measure_batch
 from wsiseg.models import ModelCard
 from wsiseg.nuclei import NucleusTable
 from wsiseg.progress import Progress, Watch
@@ -28,7 +30,6 @@ from wsiseg.stitch import by_grid_row, resolve_rows
 from wsiseg.store import WorkingStore
 from wsiseg.survey import Survey
 from wsiseg.version import __version__
-from wsiseg.worker import Job, Neighbourhood, measure_batch
 
 Start = Callable[[], AbstractContextManager[Executor]]
 """Begins the workers."""

@@ -72,8 +72,8 @@ def plan(
     from wsiseg.cohort.manifest import read_manifest
     from wsiseg.cohort.plan import Options, make_plan, write_plan
     from wsiseg.deconvolution import read_stains
+    from wsiseg.job import check_measures, make_settings
     from wsiseg.models import describe, find_model
-    from wsiseg.worker import check_measures, make_settings
 
     if Path(model).is_dir():  # else a name; a path must be right from wherever a run is started
         model = str(Path(model).absolute())
