@@ -29,8 +29,10 @@ from slides_made import discs, tiny_model, write_slide
 from wsiseg.cohort.manifest import read_manifest
 from wsiseg.cohort.outcome import Outcome, outcome_path, write_outcome
 from wsiseg.cohort.plan import Options, Plan, make_plan, read_plan, write_plan
-from wsiseg.cohort.run import Means, Stop, lease_path, take
+from wsiseg.cohort.run import take
+from wsiseg.cohort.slide import Means, lease_path
 from wsiseg.cohort.status import status
+from wsiseg.cohort.stop import Stop
 from wsiseg.cohort.tables import write_nuclei, write_slides
 from wsiseg.pipeline import segment_slide
 

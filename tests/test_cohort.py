@@ -25,9 +25,10 @@ from wsiseg.cohort.lease import acquire
 from wsiseg.cohort.manifest import read_manifest
 from wsiseg.cohort.outcome import outcome_path, read_outcome
 from wsiseg.cohort.plan import Options, Plan, Planned, in_order, make_plan, read_plan, write_plan
-from wsiseg.cohort.run import Means, lease_path, place_of, run_cohort, take
-from wsiseg.cohort.run import Stop as Listener
+from wsiseg.cohort.run import run_cohort, take
+from wsiseg.cohort.slide import Means, lease_path, place_of
 from wsiseg.cohort.status import retry, status
+from wsiseg.cohort.stop import Stop as Listener
 from wsiseg.cohort.tables import nuclei_of, write_nuclei, write_slides
 from wsiseg.errors import DataError, OutputError, StoreError, TaskError
 from wsiseg.pipeline import segment_slide

@@ -10,7 +10,7 @@ from wsiseg.cohort import lease as leases
 from wsiseg.cohort.lease import PATIENCE
 from wsiseg.cohort.outcome import outcome_path, read_outcome
 from wsiseg.cohort.plan import Plan, Planned
-from wsiseg.cohort.run import lease_path, place_of
+from wsiseg.cohort.slide import lease_path, place_of
 from wsiseg.errors import DataError
 
 STATES = ("done", "failed", "running", "todo")

@@ -65,7 +65,9 @@ def run(
     speak(quiet=quiet, verbose=False)
     from wsiseg import execute, granted, plugins
     from wsiseg.cohort.plan import read_plan
-    from wsiseg.cohort.run import Means, Stop, Stopped, run_cohort
+    from wsiseg.cohort.run import run_cohort
+    from wsiseg.cohort.slide import Means
+    from wsiseg.cohort.stop import Stop, Stopped
     from wsiseg.cohort.submission import requeue
     from wsiseg.errors import ConfigError
     from wsiseg.models import describe, find_model
