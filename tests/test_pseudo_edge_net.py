@@ -10,8 +10,10 @@ from torch import nn
 from wsiseg.augment import Augmentation
 from wsiseg.config import Config
 from wsiseg.errors import ConfigError
+from wsiseg.geometry import Rect
 from wsiseg.learning import Plateau
 from wsiseg.losses import edge_loss, partial_cross_entropy, sobel
+from wsiseg.maps import Maps
 from wsiseg.models import ModelRef
 from wsiseg.networks.edges import EdgeNetwork
 from wsiseg.networks.fpn import FPN
@@ -226,9 +228,7 @@ def test_components_are_the_nuclei():
     prob = np.zeros((1, 8, 12), np.float32)
     prob[0, 1:4, 1:4], prob[0, 1:4, 6:11], prob[0, 6, 6] = 0.5, 0.9, 0.8
     prob[0, 2, 8] = 0.1  # a hole
-    labels, embedding = pseudo_edge_net.group(
-        pseudo_edge_net.Maps(prob), Settings(min_area=2), pseudo_edge_net.Rect(0, 0, 8, 12)
-    )
+    labels, embedding = pseudo_edge_net.group(Maps(prob), Settings(min_area=2), Rect(0, 0, 8, 12))
     assert embedding is None
     assert np.bincount(labels.ravel()).tolist() == [96 - 9 - 15, 9, 15]
 

@@ -109,5 +109,5 @@ def test_trained_on_half_of_the_squares_it_finds_the_nuclei_of_another_image(tmp
     taught = [TrainingImage(s, {}) for s in samples[:2]]
     networks = train(three_class.stages(settings), taught, tmp_path, augmentation=plain)
     assert set(networks) == {"encoder", "unet"}
-    found = three_class.nuclei(settings, networks, samples[2].image)
+    found = three_class.stages(settings)[-1].nuclei(networks, samples[2].image)
     assert metrics.aji(samples[2].labels, found) > 0.5

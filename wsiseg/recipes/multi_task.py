@@ -28,13 +28,14 @@ from wsiseg.geometry import Rect
 from wsiseg.instances import instances, likely
 from wsiseg.losses import partial_cross_entropy
 from wsiseg.maps import Maps
-from wsiseg.networks.forward import pad_to_stride, run, to_tensor
+from wsiseg.networks.forward import run
 from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS, voronoi_cells, voronoi_labels
 from wsiseg.recipes import _self_supervised
 from wsiseg.recipes._components import components as components  # a recipe's own, for `Model.components`
 from wsiseg.recipes._encodings import local_cluster_labels, repel_code
+from wsiseg.recipes._whole import whole_nuclei
 from wsiseg.samples import Sample
 from wsiseg.stages import Loss, Networks, Options, Schedule, Stage
 
@@ -132,7 +133,7 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
             settings.unet,
             BACKGROUND,
             init=first[0].name if first else None,
-            nuclei=partial(nuclei, settings),
+            nuclei=partial(whole_nuclei, maps, group, settings),
         ),
     )
 
@@ -243,13 +244,6 @@ def maps(
 ) -> list[Maps]:
     """Maps of each of `images` (B, 3, H, W); where they lie does not matter."""
     return [Maps(prob) for prob in probabilities(run(trained["unet"], images)).cpu().numpy()]
-
-
-def nuclei(settings: Settings, trained: Networks, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """(H, W) int32 nuclei of a whole image, mirrored at its borders, by the network as it is trained."""
-    padded, inside = pad_to_stride(image, margin=64)
-    tile = maps(trained, settings, to_tensor(padded[None]), [(0, 0)])[0]
-    return group(tile, settings, Rect(0, 0, *tile.prob.shape[1:]))[0][inside]
 
 
 def group(

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsiseg.dense_crf import pairwise_energy
-from wsiseg.geometry import Rect
 from wsiseg.losses import masked_squared_error, partial_cross_entropy
 from wsiseg.maps import Maps
 from wsiseg.networks.forward import run
@@ -26,7 +25,8 @@ from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND
 from wsiseg.recipes import _self_supervised
-from wsiseg.recipes._components import components
+from wsiseg.recipes._components import components as components
+from wsiseg.recipes._components import group as group
 from wsiseg.recipes._gaussian_masks import (
     Mask,
     clicked,
@@ -274,18 +274,3 @@ def maps(
 ) -> list[Maps]:
     """Maps of each of `images` (B, 3, H, W), wherever they lie in the plan."""
     return [Maps(prob) for prob in run(trained["segmentation"], images).sigmoid().cpu().numpy()]
-
-
-def group(
-    tile: Maps,
-    settings: Settings,
-    _: Rect,
-    *,
-    threshold: float | None = None,
-    min_area: int | None = None,
-    device: str = "cpu",
-) -> tuple[NDArray[np.int32], None]:
-    """(H, W) int32 connected pieces of the foreground, 1..n without gaps; there is no embedding."""
-    level = settings.threshold if threshold is None else threshold
-    least = settings.min_area if min_area is None else min_area
-    return components(tile, threshold=level, min_area=least), None

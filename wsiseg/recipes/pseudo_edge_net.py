@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from wsiseg.geometry import Rect
 from wsiseg.losses import edge_loss, partial_cross_entropy
 from wsiseg.maps import Maps
 from wsiseg.networks.edges import EdgeNetwork
-from wsiseg.networks.forward import pad_to_stride, run, to_tensor
+from wsiseg.networks.forward import run
 from wsiseg.networks.fpn import FPN
 from wsiseg.networks.pretrained import with_encoder
 from wsiseg.pseudo_labels import BACKGROUND, voronoi_labels
 from wsiseg.recipes import _self_supervised
-from wsiseg.recipes._components import components
+from wsiseg.recipes._components import components as components  # a recipe's own, for `Model.components`
+from wsiseg.recipes._components import group as group
+from wsiseg.recipes._whole import whole_nuclei
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage
 
@@ -133,7 +134,7 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
         settings.segmentation,
         BACKGROUND,
         init=first[0].name if first else None,
-        nuclei=partial(nuclei, settings),
+        nuclei=partial(whole_nuclei, maps, group, settings),
         part="segmentation",
     )
     return *first, segmentation
@@ -171,13 +172,6 @@ def loss(
     return total + settings.edge_weight * edge_loss(logits.sigmoid(), edges.float())
 
 
-def nuclei(settings: Settings, trained: Networks, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """(H, W) int32 nuclei of a whole image, mirrored at its borders, by f as it is trained."""
-    padded, inside = pad_to_stride(image, margin=64)
-    tile = maps(trained, settings, to_tensor(padded[None]), [(0, 0)])[0]
-    return components(tile, threshold=settings.threshold, min_area=settings.min_area)[inside]
-
-
 def maps(
     trained: Mapping[str, nn.Module],
     settings: Settings,
@@ -186,24 +180,3 @@ def maps(
 ) -> list[Maps]:
     """Probability of a nucleus at every pixel of each of `images` (B, 3, H, W), wherever in the plan they lie."""
     return [Maps(prob) for prob in run(trained["segmentation"], images).sigmoid().cpu().numpy()]
-
-
-def group(
-    tile: Maps,
-    settings: Settings,
-    frame: Rect,
-    *,
-    threshold: float | None = None,
-    min_area: int | None = None,
-    device: str = "cpu",
-) -> tuple[NDArray[np.int32], None]:
-    """Connected components of the foreground.
-
-    Returns
-    -------
-    labels : (H, W) int32    1..n without gaps
-    None                     there are no embeddings
-    """
-    least = settings.min_area if min_area is None else min_area
-    above = settings.threshold if threshold is None else threshold
-    return components(tile, threshold=above, min_area=least), None

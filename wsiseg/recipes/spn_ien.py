@@ -31,7 +31,7 @@ from wsiseg.networks.coordinates import (
     bounded_offsets,
     coordinate_channels,
 )
-from wsiseg.networks.forward import pad_to_stride, run, to_tensor
+from wsiseg.networks.forward import run
 from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND
@@ -44,6 +44,7 @@ from wsiseg.recipes._point_targets import (
     semantic_probability,
     semantic_targets,
 )
+from wsiseg.recipes._whole import whole_nuclei
 from wsiseg.stages import Networks, Schedule, Stage, Targets
 
 LABELS_NEEDED = "points"
@@ -172,7 +173,13 @@ def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tupl
             nuclei=partial(proposed_nuclei, settings, "spn"),
         ),
         Stage(
-            "ien", build["ien"], instances, loss, settings.ien, init=after, nuclei=partial(nuclei, settings)
+            "ien",
+            build["ien"],
+            instances,
+            loss,
+            settings.ien,
+            init=after,
+            nuclei=partial(whole_nuclei, maps, group, settings),
         ),
     )
 
@@ -192,13 +199,6 @@ def proposed_nuclei(
     return components(
         Maps(semantic_probability(trained[name], image)[None]), threshold=0.5, min_area=settings.min_area
     )
-
-
-def nuclei(settings: Settings, trained: Networks, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """(H, W) int32 nuclei of a whole image, mirrored at its borders, by networks as they are trained."""
-    padded, inside = pad_to_stride(image, margin=64)
-    tile = maps(trained, settings, to_tensor(padded[None]), [(0, 0)])[0]
-    return group(tile, settings, Rect(0, 0, *tile.prob.shape[1:]))[0][inside]
 
 
 def instance_loss(

@@ -25,12 +25,13 @@ from wsiseg.errors import DataError
 from wsiseg.geometry import Rect
 from wsiseg.instances import instances
 from wsiseg.maps import Maps
-from wsiseg.networks.forward import pad_to_stride, run, to_tensor
+from wsiseg.networks.forward import run
 from wsiseg.networks.pretrained import with_encoder
 from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS, UNLABELLED
 from wsiseg.recipes import _self_supervised
 from wsiseg.recipes._components import components as components  # a recipe's own, for `Model.components`
+from wsiseg.recipes._whole import whole_nuclei
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options, Schedule, Stage
 
@@ -98,7 +99,7 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
         settings.unet,
         BACKGROUND,
         init=first[0].name if first else None,
-        nuclei=partial(nuclei, settings),
+        nuclei=partial(whole_nuclei, maps, group, settings),
     )
     return *first, unet
 
@@ -154,13 +155,6 @@ def maps(
     """Maps of each of `images` (B, 3, H, W), wherever they lie in the plan."""
     seen = run(trained["unet"], images).softmax(1).cpu().numpy()
     return [Maps(1 - prob[:1], boundary=prob[2]) for prob in seen]
-
-
-def nuclei(settings: Settings, trained: Networks, image: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """(H, W) int32 nuclei of a whole image, mirrored at its borders, by the network as it is trained."""
-    padded, within = pad_to_stride(image, margin=64)
-    tile = maps(trained, settings, to_tensor(padded[None]), [(0, 0)])[0]
-    return group(tile, settings, Rect(0, 0, *tile.prob.shape[1:]))[0][within]
 
 
 def group(
