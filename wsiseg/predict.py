@@ -185,7 +185,7 @@ def load(ref: ModelRef) -> Model:
     recipe = plugins.load(recipes, card.recipe)
     try:
         settings = recipe.Settings(**card.settings)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ModelError(f"{folder}: settings do not fit the recipe {card.recipe!r} ({error})") from error
     networks = _networks(folder, card, recipe, settings)
     return Model(card, recipe, settings, {n: for_inference(m, device) for n, m in networks.items()}, device)

@@ -73,8 +73,10 @@ def outlined(sample: Sample) -> NDArray[np.bool_]:
     return has
 
 
-def refreshed_targets(threshold: float, sample: Sample, _: Options, trained: Networks) -> NDArray[np.int8]:
-    """(2, H, W) int8: labels from what the first SPN sees and the points confirm, and the Voronoi labels.
+def refreshed_targets(
+    threshold: float, sample: Sample, _: Options, trained: Networks, *, teacher: str = "spn_first"
+) -> NDArray[np.int8]:
+    """(2, H, W) int8: labels from what the first SPN, the `teacher`, sees and the points confirm, and the Voronoi labels.
 
     The first network has seen all images and so outlines a nucleus better than its own labels did, but it
     also finds what nobody clicked: that becomes background. Its probability is averaged over flips and
@@ -84,7 +86,7 @@ def refreshed_targets(threshold: float, sample: Sample, _: Options, trained: Net
     if not len(sample.points):
         return semantic_targets(sample, {}, trained)
     seen = [
-        turned_back(semantic_probability(trained["spn_first"], turned(sample.image, turn)), turn)
+        turned_back(semantic_probability(trained[teacher], turned(sample.image, turn)), turn)
         for turn in range(8)
     ]
     probability = np.mean(seen, axis=0)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from wsiseg.ambiguity import ambiguous as hard_to_tell
 from wsiseg.cluster import cluster_anchored, cluster_free
+from wsiseg.errors import ConfigError
 from wsiseg.geometry import Rect
 from wsiseg.instances import instances, likely, mean_embeddings, without_background
 from wsiseg.losses import discriminative_loss, partial_cross_entropy
@@ -45,7 +46,8 @@ from wsiseg.recipes._point_targets import (
     semantic_targets,
 )
 from wsiseg.recipes._whole import whole_nuclei
-from wsiseg.stages import Networks, Schedule, Stage, Targets
+from wsiseg.samples import Sample
+from wsiseg.stages import Networks, Options, Schedule, Stage, Targets
 
 LABELS_NEEDED = "points"
 GIVES = "instances by embeddings that meet across tiles"
@@ -60,6 +62,7 @@ class Settings:
 
     depth, width, dropout         of both networks (`ResUNet`)
     coordinates, dim              form and channels D of the embedding
+    shared                        one network of two heads gives both, in half the time; SPN is its teacher only
     scale, radius                 `output`: embedding units per pixel, and bound of the offset
     period                        `input`: pixels, of the coordinate waves
     foreground, background        T_fg and T_bg of the instance pseudo-labels
@@ -84,6 +87,7 @@ class Settings:
     dropout: float = 0.1
     coordinates: Coordinates = "output"
     dim: int = 16
+    shared: bool = False
     scale: float = 0.15
     radius: float = 6.0
     period: float = 512.0
@@ -105,23 +109,43 @@ class Settings:
     spn_again: Schedule = field(default_factory=Schedule)
     ien: Schedule = field(default_factory=Schedule)
 
+    def __post_init__(self) -> None:
+        if self.shared and self.coordinates != "output":
+            raise ValueError(
+                "shared networks have coordinates 'output'; the other forms see their place beside the image"
+            )
+
 
 def corrected(settings: Settings, schedule: Schedule) -> Settings:
     """To train a model further by corrected nuclei: SPN alone, which keeps its threshold.
 
     After some hundred crops IEN's nuclei are wider than before and fall apart, whatever they taught; SPN learns in as
     many where nuclei are and how far they go.
+
+    Raises
+    ------
+    ConfigError
+        If there is no SPN apart from IEN.
     """
+    if settings.shared:
+        raise ConfigError("a model whose networks are shared cannot be corrected; take one whose are not")
     untaught = replace(schedule, crops=0)
     return replace(settings, rim=settings.threshold, refresh=None, init="random", spn=schedule, ien=untaught)
 
 
 def networks(settings: Settings) -> dict[str, Callable[[], nn.Module]]:
     """What builds each network, by name."""
+    build = _builds(settings)
+    return {"ien": build["ien"]} if settings.shared else build
+
+
+def _builds(settings: Settings) -> dict[str, Callable[[], nn.Module]]:
+    """The networks, and where they are shared the one that only teaches."""
     build = partial(ResUNet, depth=settings.depth, width=settings.width, dropout=settings.dropout)
+    outputs = settings.dim + settings.shared
     return {
         "spn": partial(build, 1),
-        "ien": partial(build, settings.dim, coordinates=CHANNELS[settings.coordinates]),
+        "ien": partial(build, outputs, coordinates=CHANNELS[settings.coordinates]),
     }
 
 
@@ -132,12 +156,14 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
     trained model, that model's SPN is the teacher.
     """
     background = None if settings.coordinates == "output" else settings.background
-    *before, spn, ien = taught_by(
-        settings, semantic_targets, partial(instance_targets, settings.foreground, background)
-    )
+    instances = partial(instance_targets, settings.foreground, background)
+    *before, spn, ien = taught_by(settings, semantic_targets, instances)
     if settings.refresh is None:
         return *before, spn, ien
     refreshed = partial(refreshed_targets, settings.refresh)
+    if settings.shared:
+        taught = partial(refreshed, teacher="spn")
+        ien = replace(ien, targets=partial(both_targets, taught, instances))
     again = replace(spn, targets=refreshed, schedule=settings.spn_again, init="spn_first")
     first = replace(
         spn, name="spn_first", given_by="spn", nuclei=partial(proposed_nuclei, settings, "spn_first")
@@ -151,7 +177,7 @@ def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tupl
     The anchored IEN starts from SPN's weights. The other forms see coordinate channels, which SPN never
     saw, and start where SPN started.
     """
-    build: Mapping[str, Callable[[], nn.Module]] = networks(settings)
+    build: Mapping[str, Callable[[], nn.Module]] = _builds(settings)
     first: tuple[Stage, ...] = ()
     if settings.init == "self-supervised":
         first = (_self_supervised.stage(settings.depth, settings.width, settings.encoder),)
@@ -159,28 +185,49 @@ def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tupl
         build = {name: partial(with_encoder, one, settings.init) for name, one in build.items()}
     start = first[0].name if first else None
     after = "spn" if settings.coordinates == "output" else start
-    loss = partial(instance_loss, settings)
-    return (
-        *first,
-        Stage(
-            "spn",
-            build["spn"],
-            semantic,
-            partial(semantic_loss, settings),
-            settings.spn,
-            BACKGROUND,
-            init=start,
-            nuclei=partial(proposed_nuclei, settings, "spn"),
-        ),
-        Stage(
-            "ien",
-            build["ien"],
-            instances,
-            loss,
-            settings.ien,
-            init=after,
-            nuclei=partial(whole_nuclei, maps, group, settings),
-        ),
+    proposals = Stage(
+        "spn",
+        build["spn"],
+        semantic,
+        partial(semantic_loss, settings),
+        settings.spn,
+        BACKGROUND,
+        init=start,
+        nuclei=partial(proposed_nuclei, settings, "spn"),
+    )
+    embeddings = Stage(
+        "ien",
+        build["ien"],
+        instances,
+        partial(instance_loss, settings),
+        settings.ien,
+        init=after,
+        nuclei=partial(whole_nuclei, maps, group, settings),
+    )
+    if settings.shared:
+        both = partial(both_targets, semantic, instances)
+        embeddings = replace(
+            embeddings, targets=both, loss=partial(both_losses, settings), background=BACKGROUND
+        )
+    return *first, proposals, embeddings
+
+
+def both_targets(
+    semantic: Targets, instances: Targets, sample: Sample, options: Options, trained: Networks
+) -> NDArray[np.int32]:
+    """(T + 1, H, W) int32: the label maps, and the instances from 2 on, where `BACKGROUND` is none as well."""
+    numbers = instances(sample, options, trained).astype(np.int32)
+    return np.concatenate([semantic(sample, options, trained), np.where(numbers > 0, numbers + 1, 0)])
+
+
+def both_losses(
+    settings: Settings, network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator
+) -> Tensor:
+    """The losses of both heads, of the probability and of the embedding, added."""
+    outputs = network(images)
+    numbers = (targets[:, -1] - 1).clamp(min=0)
+    return proposal_loss(settings, outputs[:, 0], targets[:, :-1]) + embedding_loss(
+        settings, outputs[:, 1:], numbers
     )
 
 
@@ -188,7 +235,12 @@ def semantic_loss(
     settings: Settings, network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator
 ) -> Tensor:
     """Cross-entropy on the labelled pixels of each label map, averaged over the maps."""
-    logits = network(images)[:, 0].float() - math.log(settings.rim / (1 - settings.rim))
+    return proposal_loss(settings, network(images)[:, 0], targets)
+
+
+def proposal_loss(settings: Settings, logits: Tensor, targets: Tensor) -> Tensor:
+    """The same of logits (B, H, W) and label maps (B, T, H, W)."""
+    logits = logits.float() - math.log(settings.rim / (1 - settings.rim))
     return torch.stack([partial_cross_entropy(logits, labels) for labels in targets.unbind(1)]).mean()
 
 
@@ -206,7 +258,11 @@ def instance_loss(
 ) -> Tensor:
     """Eq. 1, averaged over the crops of a batch. Only what lies in instances is anchored and looked at."""
     raw = embed(settings, network, images, rng.uniform(0, settings.period, (len(images), 2)))
-    marks = targets[:, 0]
+    return embedding_loss(settings, raw, targets[:, 0])
+
+
+def embedding_loss(settings: Settings, raw: Tensor, marks: Tensor) -> Tensor:
+    """The same of what the network gave (B, D, H, W) and the instances (B, H, W)."""
     image, y, x = marks.nonzero(as_tuple=True)
     inside = (image * marks.shape[1] + y) * marks.shape[2] + x
     rows = raw.permute(0, 2, 3, 1).reshape(-1, raw.shape[1]).index_select(0, inside).float()
@@ -219,7 +275,7 @@ def instance_loss(
         rows,
         marks.flatten()[inside],
         image=image,
-        images=len(images),
+        images=len(marks),
         background=background,
         alpha=settings.alpha,
         gamma=settings.gamma,
@@ -251,8 +307,12 @@ def maps(
     origins: Sequence[tuple[int, int]],
 ) -> list[Maps]:
     """Maps of each of `images` (B, 3, H, W), whose first pixels lie at `origins` in the plan."""
-    prob = run(trained["spn"], images).sigmoid().cpu().numpy()
     network = partial(run, trained["ien"])
+    if settings.shared:
+        outputs = network(images)
+        both = outputs[:, :1].sigmoid(), bounded_offsets(outputs[:, 1:], settings.radius).half()
+        return [Maps(p, e) for p, e in zip(*(each.cpu().numpy() for each in both), strict=True)]
+    prob = run(trained["spn"], images).sigmoid().cpu().numpy()
     embeddings: Iterable[NDArray[np.float16]]
     if settings.coordinates == "patch":
         embeddings = [
