@@ -66,7 +66,7 @@ def test_a_model_of_another_size_cannot_be_gone_on_from(clicked: Path) -> None:
         "-o",
         clicked / "run",
     )
-    assert "the weights do not fit the recipe 'spn_ien' as it is set" in refused(result)
+    assert "its spn is of another size than the configuration's" in refused(result)
 
 
 def test_a_configuration_without_data_sets_needs_slides(clicked: Path) -> None:

@@ -8,9 +8,9 @@ import torch
 
 from wsiseg.augment import Augmentation
 from wsiseg.config import Config, tuning_config
-from wsiseg.errors import ConfigError
+from wsiseg.errors import ConfigError, ModelError
 from wsiseg.models import ModelRef
-from wsiseg.predict import load, save_model
+from wsiseg.predict import load, load_networks, save_model
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
 from wsiseg.recipes import spn_ien, supervised
 from wsiseg.recipes.spn_ien import Settings, both_losses, embedding_loss, proposal_loss
@@ -104,3 +104,20 @@ def test_what_it_cannot_do_is_said(model):
         Settings(shared=True, coordinates="patch")
     with pytest.raises(ConfigError, match="cannot be corrected"):
         tuning_config(str(model), crops=8)
+
+
+def test_it_may_start_from_a_model_of_two_networks(image, tmp_path):
+    apart = replace(SETTINGS, shared=False)
+    networks = train(spn_ien.stages(apart), [image], tmp_path / "two", augmentation=PLAIN, seed=1, steps=1)
+    card = Config(name="two", recipe="spn_ien", settings=apart).card()
+    save_model(networks, tmp_path / "model", card)
+    start = load_networks(str(tmp_path / "model"), "spn_ien", SETTINGS)
+    assert sorted(start) == ["ien", "spn"]
+    untaught = replace(SETTINGS, spn=replace(SCHEDULE, crops=0))
+    both = train(
+        spn_ien.stages(untaught), [image], tmp_path / "one", augmentation=PLAIN, start=start, steps=0
+    )
+    torch.testing.assert_close(both["spn"].head.weight, start["spn"].head.weight)
+    torch.testing.assert_close(both["ien"].conv1.weight, start["ien"].conv1.weight)
+    with pytest.raises(ModelError, match="ien is of another size"):
+        load_networks(str(tmp_path / "model"), "spn_ien", replace(SETTINGS, width=0.5))

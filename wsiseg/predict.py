@@ -183,12 +183,16 @@ def load(ref: ModelRef) -> Model:
     folder, device = Path(ref.checkpoint), check_device(ref.device)
     card = describe(folder)
     recipe = plugins.load(recipes, card.recipe)
-    try:
-        settings = recipe.Settings(**card.settings)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{folder}: settings do not fit the recipe {card.recipe!r} ({error})") from error
+    settings = _settings(folder, card, recipe)
     networks = _networks(folder, card, recipe, settings)
     return Model(card, recipe, settings, {n: for_inference(m, device) for n, m in networks.items()}, device)
+
+
+def _settings(folder: Path, card: ModelCard, recipe: ModuleType) -> Any:
+    try:
+        return recipe.Settings(**card.settings)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{folder}: settings do not fit the recipe {card.recipe!r} ({error})") from error
 
 
 def _networks(folder: Path, card: ModelCard, recipe: ModuleType, settings: Any) -> dict[str, nn.Module]:
@@ -206,7 +210,7 @@ def _networks(folder: Path, card: ModelCard, recipe: ModuleType, settings: Any) 
 
 
 def load_networks(name: str, recipe: str, settings: Any) -> dict[str, nn.Module]:
-    """The networks of a model, to go on training from, where it is of this recipe and of these sizes.
+    """The networks of a model, to go on training from, where it is of this recipe and size; heads may differ.
 
     Raises
     ------
@@ -219,7 +223,20 @@ def load_networks(name: str, recipe: str, settings: Any) -> dict[str, nn.Module]
         raise ModelError(
             f"{folder}: a model of the recipe {card.recipe!r}; the configuration's is {recipe!r}"
         )
-    return _networks(folder, card, plugins.load(recipes, recipe), settings)
+    module = plugins.load(recipes, recipe)
+    networks = _networks(folder, card, module, _settings(folder, card, module))
+    for network, build in module.networks(settings).items():
+        if network in networks and not _alike(build(), networks[network]):
+            raise ModelError(
+                f"{folder}: its {network} is of another size than the configuration's; depth and width must agree"
+            )
+    return networks
+
+
+def _alike(one: nn.Module, other: nn.Module) -> bool:
+    """Whether nine in ten tensors have the same names and shapes."""
+    shapes = [{n: w.shape for n, w in network.state_dict().items()} for network in (one, other)]
+    return len(shapes[0].items() & shapes[1].items()) >= 0.9 * max(map(len, shapes))
 
 
 def _weights(folder: Path, file: str, expected: str) -> dict[str, torch.Tensor]:

@@ -131,8 +131,11 @@ def blended(
 
 
 def _start_from(network: nn.Module, source: nn.Module) -> None:
+    """Take the weights that fit; a network of another size has few of them."""
     own = network.state_dict()
     fitting = {n: w for n, w in source.state_dict().items() if n in own and own[n].shape == w.shape}
+    if len(fitting) < len(own) / 2:
+        raise ConfigError("the networks to start from are of another size; depth and width must agree")
     network.load_state_dict(fitting, strict=False)
 
 
