@@ -22,6 +22,8 @@ from wsiseg.regions import Region
 GRID = 0.25
 """Corners lie on this grid, level-0 pixels: exact in QuPath's float32 out to 4 million pixels."""
 
+COMPACT = json.JSONEncoder(separators=(",", ":"))
+
 DETECTION_PROBABILITY = "Detection probability"
 
 
@@ -50,21 +52,16 @@ def nucleus_features(table: NucleusTable, info: ExportInfo) -> Iterator[str]:
         for name, color in zip(info.class_names, info.class_colors, strict=True)
     ]
     names = [json.dumps(name, ensure_ascii=False) for name in (*table.columns, DETECTION_PROBABILITY)]
-    columns = [*(values.tolist() for values in table.columns.values()), table.score.tolist()]
+    measured = [*table.columns.values(), table.score]
+    columns = [(name, v.tolist(), np.isfinite(v).tolist()) for name, v in zip(names, measured, strict=True)]
     space, taken = uuid5(NAMESPACE_URL, f"wsiseg:{info.fingerprint}"), dict[UUID, int]()
-    for i, polygon in enumerate(polygons):
-        if polygon.is_empty:
-            continue
+    for i, outline in solid_geometries(polygons):
         y, x = table.centroid[i]
-        values = ",".join(
-            f"{name}:{column[i]:.4g}"
-            for name, column in zip(names, columns, strict=True)
-            if np.isfinite(column[i])
-        )
-        shape, kind = f'"geometry":{geometry(polygon)}', "detection"
+        values = ",".join([f"{name}:{column[i]:.4g}" for name, column, finite in columns if finite[i]])
+        shape, kind = f'"geometry":{outline}', "detection"
         if cells is not None:
-            around = polygon if cells[i].is_empty else cells[i]
-            shape, kind = f'"geometry":{geometry(around)},"nucleusGeometry":{geometry(polygon)}', "cell"
+            around = outline if cells[i].is_empty else geometry(cells[i])
+            shape, kind = f'"geometry":{around},"nucleusGeometry":{outline}', "cell"
         yield (
             f'{{"type":"Feature","id":"{identity(space, y, x, taken)}",{shape},'
             f'"properties":{{"objectType":"{kind}","classification":{classes[table.label[i]]},'
@@ -142,5 +139,19 @@ def largest_polygons(shapes: NDArray[np.object_], *, exterior: bool = False) -> 
 def geometry(polygon: shapely.Polygon) -> str:
     """GeoJSON of a polygon whose corners lie on the grid."""
     rings = [polygon.exterior, *polygon.interiors]
-    text = json.dumps([shapely.get_coordinates(ring).tolist() for ring in rings], separators=(",", ":"))
+    return polygon_text([shapely.get_coordinates(ring).tolist() for ring in rings])
+
+
+def solid_geometries(polygons: NDArray[np.object_]) -> Iterator[tuple[int, str]]:
+    """(number, GeoJSON) of each polygon that is not empty; none has a hole."""
+    corners, owner = shapely.get_coordinates(polygons, return_index=True)
+    numbers, first = np.unique(owner, return_index=True)
+    ends = np.append(first, len(owner))
+    for number, start, stop in zip(numbers.tolist(), ends[:-1], ends[1:], strict=True):
+        yield number, polygon_text([corners[start:stop].tolist()])
+
+
+def polygon_text(rings: list[list[list[float]]]) -> str:
+    """GeoJSON of rings whose corners lie on the grid."""
+    text = COMPACT.encode(rings)
     return f'{{"type":"Polygon","coordinates":{text.replace(".0,", ",").replace(".0]", "]")}}}'
