@@ -20,6 +20,7 @@ from torch import Tensor
 
 from wsiseg.augment import Augmentation, augmented_crop
 from wsiseg.recipes import spn_ien
+from wsiseg.recipes._spn_ien_losses import instance_loss
 from wsiseg.samples import read_samples, read_split
 
 
@@ -47,7 +48,7 @@ def main() -> None:
         # The loss alone, down to the gradient of what the network gave.
         leaf = given.detach().requires_grad_()
         began = time.perf_counter()
-        value = spn_ien.instance_loss(settings, lambda _, out=leaf: out, images, marks, rng)  # type: ignore[misc, arg-type]
+        value = instance_loss(settings, lambda _, out=leaf: out, images, marks, rng)  # type: ignore[misc, arg-type]
         value.backward()
         losses.append(time.perf_counter() - began)
         began = time.perf_counter()

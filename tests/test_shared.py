@@ -13,7 +13,8 @@ from wsiseg.models import ModelRef
 from wsiseg.predict import load, load_networks, save_model
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
 from wsiseg.recipes import spn_ien, supervised
-from wsiseg.recipes.spn_ien import Settings, both_losses, embedding_loss, proposal_loss
+from wsiseg.recipes._spn_ien_losses import both_losses, embedding_loss, proposal_loss
+from wsiseg.recipes.spn_ien import Settings
 from wsiseg.samples import Sample
 from wsiseg.stages import Schedule, TrainingImage
 from wsiseg.train import train

@@ -7,14 +7,12 @@ they are (`wsiseg.networks.coordinates`); `output`, the default, anchors them in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,14 +21,11 @@ from wsiseg.cluster import cluster_anchored, cluster_free
 from wsiseg.errors import ConfigError
 from wsiseg.geometry import Rect
 from wsiseg.instances import instances, likely, mean_embeddings, without_background
-from wsiseg.losses import discriminative_loss, partial_cross_entropy
 from wsiseg.maps import Maps
 from wsiseg.networks.coordinates import (
     CHANNELS,
     Coordinates,
-    add_anchor,
     bounded_offsets,
-    coordinate_channels,
 )
 from wsiseg.networks.forward import run
 from wsiseg.networks.pretrained import with_encoder
@@ -45,9 +40,9 @@ from wsiseg.recipes._point_targets import (
     semantic_probability,
     semantic_targets,
 )
+from wsiseg.recipes._spn_ien_losses import both_losses, both_targets, embed, instance_loss, semantic_loss
 from wsiseg.recipes._whole import whole_nuclei
-from wsiseg.samples import Sample
-from wsiseg.stages import Networks, Options, Schedule, Stage, Targets
+from wsiseg.stages import Networks, Schedule, Stage, Targets
 
 LABELS_NEEDED = "points"
 GIVES = "instances by embeddings that meet across tiles"
@@ -212,38 +207,6 @@ def taught_by(settings: Settings, semantic: Targets, instances: Targets) -> tupl
     return *first, proposals, embeddings
 
 
-def both_targets(
-    semantic: Targets, instances: Targets, sample: Sample, options: Options, trained: Networks
-) -> NDArray[np.int32]:
-    """(T + 1, H, W) int32: the label maps, and the instances from 2 on, where `BACKGROUND` is none as well."""
-    numbers = instances(sample, options, trained).astype(np.int32)
-    return np.concatenate([semantic(sample, options, trained), np.where(numbers > 0, numbers + 1, 0)])
-
-
-def both_losses(
-    settings: Settings, network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator
-) -> Tensor:
-    """The losses of both heads, of the probability and of the embedding, added."""
-    outputs = network(images)
-    numbers = (targets[:, -1] - 1).clamp(min=0)
-    return proposal_loss(settings, outputs[:, 0], targets[:, :-1]) + embedding_loss(
-        settings, outputs[:, 1:], numbers
-    )
-
-
-def semantic_loss(
-    settings: Settings, network: nn.Module, images: Tensor, targets: Tensor, _: np.random.Generator
-) -> Tensor:
-    """Cross-entropy on the labelled pixels of each label map, averaged over the maps."""
-    return proposal_loss(settings, network(images)[:, 0], targets)
-
-
-def proposal_loss(settings: Settings, logits: Tensor, targets: Tensor) -> Tensor:
-    """The same of logits (B, H, W) and label maps (B, T, H, W)."""
-    logits = logits.float() - math.log(settings.rim / (1 - settings.rim))
-    return torch.stack([partial_cross_entropy(logits, labels) for labels in targets.unbind(1)]).mean()
-
-
 def proposed_nuclei(
     settings: Settings, name: str, trained: Networks, image: NDArray[np.uint8]
 ) -> NDArray[np.int32]:
@@ -251,53 +214,6 @@ def proposed_nuclei(
     return components(
         Maps(semantic_probability(trained[name], image)[None]), threshold=0.5, min_area=settings.min_area
     )
-
-
-def instance_loss(
-    settings: Settings, network: nn.Module, images: Tensor, targets: Tensor, rng: np.random.Generator
-) -> Tensor:
-    """Eq. 1, averaged over the crops of a batch. Only what lies in instances is anchored and looked at."""
-    raw = embed(settings, network, images, rng.uniform(0, settings.period, (len(images), 2)))
-    return embedding_loss(settings, raw, targets[:, 0])
-
-
-def embedding_loss(settings: Settings, raw: Tensor, marks: Tensor) -> Tensor:
-    """The same of what the network gave (B, D, H, W) and the instances (B, H, W)."""
-    image, y, x = marks.nonzero(as_tuple=True)
-    inside = (image * marks.shape[1] + y) * marks.shape[2] + x
-    rows = raw.permute(0, 2, 3, 1).reshape(-1, raw.shape[1]).index_select(0, inside).float()
-    background = None
-    if settings.coordinates == "output":
-        rows = add_anchor(bounded_offsets(rows, settings.radius), torch.stack([y, x], dim=1), settings.scale)
-    else:
-        background = marks.flatten()[inside] == marks.amax(dim=(1, 2))[image]
-    return discriminative_loss(
-        rows,
-        marks.flatten()[inside],
-        image=image,
-        images=len(marks),
-        background=background,
-        alpha=settings.alpha,
-        gamma=settings.gamma,
-        delta_intra=settings.delta_intra,
-        delta_inter=settings.delta_inter,
-        regularised_from=2 if settings.coordinates == "output" else 0,
-        per_pair=settings.coordinates != "output",
-    )
-
-
-def embed(
-    settings: Settings, network: Callable[[Tensor], Tensor], images: Tensor, origins: NDArray[np.floating]
-) -> Tensor:
-    """(B, D, H, W): what the network gives; in `output` form neither bounded nor anchored yet."""
-    if settings.coordinates == "output":
-        return network(images)
-    shape = (images.shape[2], images.shape[3])
-    channels = [
-        coordinate_channels(settings.coordinates, shape, (float(y), float(x)), period=settings.period)
-        for y, x in origins
-    ]
-    return network(torch.cat([images, torch.stack(channels).to(images)], dim=1))
 
 
 def maps(
