@@ -47,7 +47,7 @@ class Judged:
         return len(self.met)
 
 
-def judge(samples: Sequence[Sample], model: Model) -> Judged:
+def judge(samples: Sequence[Sample], model: Model, *, flips: int = 1) -> Judged:
     """What a model finds in images with masks, but for nuclei that the images' borders cut.
 
     Raises
@@ -55,17 +55,17 @@ def judge(samples: Sequence[Sample], model: Model) -> Judged:
     DataError
         If there is no nucleus to judge, or a sample has no labels.
     """
-    parts = [_judged(sample, model, number) for number, sample in enumerate(samples)]
+    parts = [_judged(sample, model, number, flips) for number, sample in enumerate(samples)]
     if not sum(map(len, parts)):
         raise DataError(f"no nucleus was found in {len(parts)} images; a calibration needs hundreds")
     names = Judged.__slots__
     return Judged(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
-def _judged(sample: Sample, model: Model, number: int) -> Judged:
+def _judged(sample: Sample, model: Model, number: int, flips: int) -> Judged:
     sample = at_mpp(sample, model.card.mpp)
     truth = labels_of(sample)
-    maps, inside = model.predict_whole(sample.image)
+    maps, inside = model.predict_whole(sample.image, flips=flips)
     labels, _ = model.group(maps, Rect(0, 0, *maps.prob.shape[1:]))
     found = relabelled(labels[inside])
     count = int(found.max(initial=0))

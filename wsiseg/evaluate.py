@@ -122,11 +122,11 @@ def seen_at(model: Model, segment: Segment) -> Segment:
     return segmented
 
 
-def components(model: Model, threshold: float, min_area: int) -> Segment:
+def components(model: Model, threshold: float, min_area: int, *, flips: int = 1) -> Segment:
     """Whole images by connected components of the foreground: the baseline."""
 
     def segment(sample: Sample) -> NDArray[np.int32]:
-        maps, inside = model.predict_whole(sample.image)
+        maps, inside = model.predict_whole(sample.image, flips=flips)
         return relabelled(model.components(maps, threshold=threshold, min_area=min_area)[inside])
 
     return seen_at(model, segment)

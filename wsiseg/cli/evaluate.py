@@ -72,7 +72,7 @@ def evaluate(
         samples = read_samples(root / name, names, mpp=image_mpp or card.mpp, from_masks=True)
         segments = {card.name: evaluation.grouped(loaded, flips=flips)}
         if baseline is not None:
-            segments["components"] = evaluation.components(loaded, *_numbers(baseline))
+            segments["components"] = evaluation.components(loaded, *_numbers(baseline), flips=flips)
         for method, segment in segments.items():
             table = evaluation.evaluate(samples, segment)
             print(f"\n{name}, {split}, {method}\n\n{table.markdown()}")
@@ -81,7 +81,7 @@ def evaluate(
             chosen, components = evaluation.choose(samples, loaded, flips=flips)
             print(f"\nbest on {name}, {split}: {chosen}; components alone: {components}")
         if reliability is not None:
-            judged = calibrate.judge(samples, loaded)
+            judged = calibrate.judge(samples, loaded, flips=flips)
             bins = curves[f"{name}, {split}"] = calibration.reliability(judged.probability, judged.met)
             said = told(judged, bins)
             numbers[f"{name}/{split}/probability"] = {**said, "bins": [asdict(b) for b in bins]}
