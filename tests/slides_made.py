@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsiseg.networks.forward import to_tensor
 from wsiseg.predict import save_model
 from wsiseg.recipes import spn_ien
+from wsiseg.samples import Sample
 
 MPP = 0.25
 
@@ -31,6 +32,16 @@ def discs(
         inside = (y[part] + 0.5 - cy) ** 2 + (x[part] + 0.5 - cx) ** 2 < rng.uniform(6, 9) ** 2
         picture[part][inside] = (90, 60, 140)
     return picture, centres
+
+
+def sample_of_discs() -> Sample:
+    """160 x 160 px of sixteen dark discs of radius 9 on pink, with their centres."""
+    rng = np.random.default_rng(0)
+    points = np.array([[y, x] for y in range(24, 140, 32) for x in range(24, 140, 32)]) + 0.5
+    y, x = np.mgrid[:160, :160] + 0.5
+    inside = (np.hypot(y[None] - points[:, :1, None], x[None] - points[:, 1:, None]) < 9).any(0)
+    image = np.where(inside[..., None], [90, 60, 140], [225, 180, 215]) + rng.normal(0, 4, (160, 160, 3))
+    return Sample("discs", image.clip(0, 255).astype(np.uint8), MPP, points)
 
 
 def write_slide(path: Path, pixels: NDArray[np.uint8], *, mpp: float | None = MPP) -> Path:

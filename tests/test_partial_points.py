@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from slides_made import sample_of_discs
 
 from wsiseg.augment import Augmentation
 from wsiseg.dense_crf import pairwise_energy
@@ -25,7 +26,6 @@ from wsiseg.recipes._gaussian_masks import (
 )
 from wsiseg.recipes._spots import discs, spots
 from wsiseg.recipes.partial_points import Settings
-from wsiseg.samples import Sample
 from wsiseg.stages import Schedule, TrainingImage
 from wsiseg.train import train
 
@@ -33,16 +33,6 @@ SCHEDULE = Schedule(crops=2, batch=2, size=64)
 SETTINGS = Settings(
     width=0.25, rounds=2, detector=SCHEDULE, segmentation=SCHEDULE, refinement=SCHEDULE, share=0.25
 )
-
-
-def discs_sample():
-    """Sixteen dark discs of radius 9 on pink, with their centres."""
-    rng = np.random.default_rng(0)
-    points = np.array([[y, x] for y in range(24, 140, 32) for x in range(24, 140, 32)]) + 0.5
-    y, x = np.mgrid[:160, :160] + 0.5
-    inside = (np.hypot(y[None] - points[:, :1, None], x[None] - points[:, 1:, None]) < 9).any(0)
-    image = np.where(inside[..., None], [90, 60, 140], [225, 180, 215]) + rng.normal(0, 4, (160, 160, 3))
-    return Sample("discs", image.clip(0, 255).astype(np.uint8), 0.25, points)
 
 
 class Dark(torch.nn.Module):
@@ -77,7 +67,7 @@ def test_without_a_point_nothing_is_known():
 
 
 def test_a_plain_mask_takes_the_rest_for_background():
-    sample = discs_sample()
+    sample = sample_of_discs()
     extended = partial_points.gaussian_mask(SETTINGS, sample)
     plain = partial_points.gaussian_mask(replace(SETTINGS, mask="plain"), sample)
     assert (extended == -1).any()
@@ -97,7 +87,7 @@ def test_background_propagates_by_hand():
 
 def test_a_round_adds_background_and_leaves_the_clicked_as_they_were():
     """The detector finds all discs: they stay unknown, and the tissue between becomes background."""
-    sample = discs_sample()
+    sample = sample_of_discs()
     first = partial_points.detector_targets(SETTINGS, None, sample, {}, {})
     again = partial_points.detector_targets(SETTINGS, "before", sample, {}, {"before": Dark()})
     assert (again[first > 0] == first[first > 0]).all()
@@ -111,7 +101,7 @@ def test_a_round_adds_background_and_leaves_the_clicked_as_they_were():
 
 
 def test_outside_the_region_nothing_is_taught():
-    sample = discs_sample()
+    sample = sample_of_discs()
     roi = np.zeros((160, 160), bool)
     roi[:, :80] = True
     for before, trained in ((None, {}), ("before", {"before": Dark()})):
@@ -151,7 +141,7 @@ def test_few_points_leave_one_and_none_leave_none():
 
 def test_images_draw_by_themselves():
     """The same points for the same name and seed; others for another name, and for another seed."""
-    sample = replace(discs_sample(), points=np.arange(400.0).reshape(200, 2))
+    sample = replace(sample_of_discs(), points=np.arange(400.0).reshape(200, 2))
     one = clicked(sample, 0.1, 0)
     assert (one == clicked(sample, 0.1, 0)).all()
     assert (one != clicked(replace(sample, name="another"), 0.1, 0)).any()
@@ -184,7 +174,7 @@ def test_discs_hold_what_is_within_their_radius_and_do_not_meet():
 
 def test_the_segmentation_learns_from_clicked_and_detected_nuclei():
     """Where the detector is blind the clicked nuclei are taught alone."""
-    sample = discs_sample()
+    sample = sample_of_discs()
     sharp, blind = Dark(), Dark(0.0)
     settings = replace(SETTINGS, max_spot=400)
     assert len(partial_points.detect(settings, {"detector": sharp}, sample.image)) == 16
@@ -239,7 +229,7 @@ def test_stages_in_their_order_and_where_they_start():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    images = [TrainingImage(discs_sample(), {})]
+    images = [TrainingImage(sample_of_discs(), {})]
     networks = train(partial_points.stages(SETTINGS), images, folder, augmentation=Augmentation())
     return images, networks
 
@@ -262,7 +252,7 @@ def test_all_stages_train_and_the_model_segments(trained, tmp_path):
     kept = {name: networks[name] for name in partial_points.networks(SETTINGS)}
     save_model(kept, tmp_path / "model", card)
     model = load(ModelRef("partial_points", str(tmp_path / "model")))
-    image = discs_sample().image[:150, :131]
+    image = sample_of_discs().image[:150, :131]
     assert (model.segment(image) == 1).all()  # every probability is above 0
     assert not model.segment(image, threshold=1.01).any()
     labels = model.segment(image, threshold=0.5)
@@ -298,7 +288,7 @@ def test_it_learns_dark_discs(tmp_path):
     settings = replace(SETTINGS, rounds=0, detector=schedule, sigma=4.0, max_spot=400)
     stage = partial_points.stages(settings)[:1]
     plain = Augmentation(zoom=(0.9, 1.1), deposits=0, debris=0, blur=0, sharpen=0, noise=0, no_eosin=0)
-    sample = discs_sample()
+    sample = sample_of_discs()
     networks = train(stage, [TrainingImage(sample, {})], tmp_path, augmentation=plain)
     probability = partial_points.semantic_probability(networks["detector"], sample.image)
     y, x = np.floor(sample.points).astype(int).T

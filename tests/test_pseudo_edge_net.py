@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from slides_made import sample_of_discs
 from torch import nn
 
 from wsiseg.augment import Augmentation
@@ -43,13 +44,7 @@ class Given(nn.Module):
 
 @pytest.fixture(scope="module")
 def images():
-    """Dark discs on pink, with their centres."""
-    rng = np.random.default_rng(0)
-    points = np.array([[y, x] for y in range(24, 140, 32) for x in range(24, 140, 32)]) + 0.5
-    y, x = np.mgrid[:160, :160] + 0.5
-    inside = (np.hypot(y[None] - points[:, :1, None], x[None] - points[:, 1:, None]) < 9).any(0)
-    image = np.where(inside[..., None], [90, 60, 140], [225, 180, 215]) + rng.normal(0, 4, (160, 160, 3))
-    return [TrainingImage(Sample("discs", image.clip(0, 255).astype(np.uint8), 0.25, points), {})]
+    return [TrainingImage(sample_of_discs(), {})]
 
 
 def run(images, folder, settings=SETTINGS, **options):

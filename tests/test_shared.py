@@ -5,17 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from slides_made import sample_of_discs
 
 from wsiseg.augment import Augmentation
 from wsiseg.config import Config, tuning_config
 from wsiseg.errors import ConfigError, ModelError
+from wsiseg.geometry import Rect
 from wsiseg.models import ModelRef
 from wsiseg.predict import load, load_networks, save_model
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
 from wsiseg.recipes import spn_ien, supervised
 from wsiseg.recipes._spn_ien_losses import both_losses, embedding_loss, proposal_loss
 from wsiseg.recipes.spn_ien import Settings
-from wsiseg.samples import Sample
 from wsiseg.stages import Schedule, TrainingImage
 from wsiseg.train import train
 
@@ -26,13 +27,7 @@ SETTINGS = Settings(width=0.25, shared=True, spn=SCHEDULE, ien=SCHEDULE)
 
 @pytest.fixture(scope="module")
 def image():
-    """Dark discs on pink, with their centres."""
-    rng = np.random.default_rng(0)
-    points = np.array([[y, x] for y in range(24, 120, 24) for x in range(24, 120, 24)]) + 0.5
-    y, x = np.mgrid[:128, :128] + 0.5
-    inside = (np.hypot(y[None] - points[:, :1, None], x[None] - points[:, 1:, None]) < 8).any(0)
-    picture = np.where(inside[..., None], [90, 60, 140], [225, 180, 215]) + rng.normal(0, 4, (128, 128, 3))
-    return TrainingImage(Sample("discs", picture.clip(0, 255).astype(np.uint8), 0.25, points), {"patch": 20})
+    return TrainingImage(sample_of_discs(), {"patch": 20})
 
 
 @pytest.fixture(scope="module")
@@ -53,11 +48,12 @@ def test_one_network_finds_what_two_would(model, image):
     assert sorted(path.name for path in model.iterdir()) == ["ien.safetensors", "model.json"]
     loaded = load(ModelRef("spn_ien", str(model)))
     (maps,) = loaded.predict(image.sample.image[None])
-    assert maps.prob.shape == (1, 128, 128)
-    assert maps.embedding.shape == (16, 128, 128)
+    assert maps.prob.shape == (1, 160, 160)
+    assert maps.embedding.shape == (16, 160, 160)
     at = np.floor(image.sample.points).astype(int)
-    assert maps.prob[0][tuple(at.T)].mean() > maps.prob[0][:12].mean() + 0.2
-    found = loaded.segment(image.sample.image, threshold=float(np.median(maps.prob)) + 0.1, min_area=20)
+    inside, outside = maps.prob[0][tuple(at.T)].mean(), maps.prob[0][:12].mean()
+    assert inside > outside + 0.2
+    found, _ = loaded.group(maps, Rect(0, 0, 160, 160), threshold=float(inside + outside) / 2, min_area=20)
     assert (found[tuple(at.T)] > 0).mean() > 0.8
 
 
@@ -68,7 +64,7 @@ def test_its_targets_are_those_of_both(image, refresh):
     networks = {stage.name: stage.network().eval() for stage in stages}
     apart = spn_ien.stages(replace(settings, shared=False))
     both = stages[-1].targets(image.sample, image.options, networks)
-    assert both.shape == (3, 128, 128)
+    assert both.shape == (3, 160, 160)
     assert stages[-1].background == BACKGROUND
     alone = apart[-1].targets(image.sample, image.options, networks)
     np.testing.assert_array_equal(np.maximum(both[-1] - 1, 0), alone[0])
@@ -91,7 +87,7 @@ def test_its_loss_is_the_sum_of_both():
 
 
 def test_full_masks_teach_it_as_well(image, tmp_path):
-    labels = np.zeros((128, 128), np.int32)
+    labels = np.zeros((160, 160), np.int32)
     labels[20:40, 20:40] = 1
     sample = replace(image.sample, labels=labels)
     networks = train(

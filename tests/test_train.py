@@ -3,13 +3,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from slides_made import sample_of_discs
 
 from wsiseg.augment import Augmentation
 from wsiseg.errors import ConfigError
 from wsiseg.learning import Curve
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
 from wsiseg.recipes import _point_targets, spn_ien
-from wsiseg.samples import Sample
 from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.train import train
 
@@ -19,13 +19,7 @@ SETTINGS = spn_ien.Settings(width=0.25, spn=SCHEDULE, ien=SCHEDULE)
 
 @pytest.fixture(scope="module")
 def images():
-    """Dark discs on pink, with their centres."""
-    rng = np.random.default_rng(0)
-    points = np.array([[y, x] for y in range(24, 140, 32) for x in range(24, 140, 32)]) + 0.5
-    y, x = np.mgrid[:160, :160] + 0.5
-    inside = (np.hypot(y[None] - points[:, :1, None], x[None] - points[:, 1:, None]) < 9).any(0)
-    image = np.where(inside[..., None], [90, 60, 140], [225, 180, 215]) + rng.normal(0, 4, (160, 160, 3))
-    return [TrainingImage(Sample("discs", image.clip(0, 255).astype(np.uint8), 0.25, points), {})]
+    return [TrainingImage(sample_of_discs(), {})]
 
 
 def run(images, folder, **options):
