@@ -122,7 +122,8 @@ def changed(config: Config, row: str) -> Config:
     short = replace(config.settings.spn, crops=CROPS)
     once = {"refresh": None, "foreground": 0.25}
     settings: dict[str, Any] = {"spn": short, "ien": short, "least_score": 0.0, **once}
-    recipe, augmentation, data = config.recipe, config.augmentation, config.data
+    recipe, augmentation = config.recipe, config.augmentation
+    data = tuple(d for d in config.data if d.folder == "multiorgan")
     if row in SAME_SPN:
         settings |= {"coordinates": row, "bandwidth": 1.5}
     if row == "self-supervised":

@@ -1,6 +1,7 @@
 """A protocol is run fold by fold, kept, and gone on with."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -88,6 +89,17 @@ def test_reports_of_other_settings_are_not_mixed(folder):
     assert benchmark(folder).exit_code == 0
     (folder / "d.toml").write_text(CONFIG.replace("width = 0.25", "width = 0.25\nthreshold = 0.4"))
     assert "made with other settings" in refused(benchmark(folder, config="d.toml"))
+
+
+def test_further_data_sets_are_trained_on_as_well(folder):
+    shutil.copytree(folder / "discs", folder / "more")
+    (folder / "d.toml").write_text(
+        CONFIG.replace('"discs" }', '"discs" }, { folder = "more", split = "val" }')
+    )
+    assert benchmark(folder, "--first", "1", "--protocol", "folds", config="d.toml").exit_code == 0
+    report = json.loads((folder / "reports/drawn-discs-fold0-seed0.json").read_text())
+    assert report["training images"] == 2
+    assert list(report["images"]) == ["0"]
 
 
 def test_what_is_not_there_is_named(folder):

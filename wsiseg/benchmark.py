@@ -109,9 +109,10 @@ def run_fold(
     began = time.perf_counter()
     folder = place.runs / report.stem
     recipe = plugins.load(recipes, config.recipe)
+    images = training_images(config, dataset, fold, place.data)
     networks = train(
         recipe.stages(config.settings),
-        training_images(config, dataset, fold, place.data),
+        images,
         folder,
         augmentation=config.augmentation,
         seed=seed,
@@ -137,7 +138,7 @@ def run_fold(
         "hardware": hardware(device),
         "code": {"version": __version__, "commit": commit(), "torch": torch.__version__},
         "settings": settings,
-        "training images": len(fold.train),
+        "training images": len(images),
         "images": table.rows,
     }
     write_text(report, json.dumps(kept, indent=1) + "\n")
@@ -145,16 +146,21 @@ def run_fold(
 
 
 def training_images(config: Config, dataset: str, fold: Fold, root: Path) -> list[TrainingImage]:
-    """A fold's training images, with the options that the configuration has for this data set.
+    """A fold's training images, and those of every other data set that the configuration names, with its options.
 
     Raises
     ------
     ConfigError
-        If it has none.
+        If it does not name the fold's data set.
     """
-    data = data_set(config, dataset)
-    samples = read_samples(root / dataset, fold.train, mpp=data.mpp or config.mpp, from_masks=True)
-    return [TrainingImage(at_mpp(sample, config.mpp), data.options) for sample in samples]
+    data_set(config, dataset)
+    images = []
+    for data in config.data:
+        folder = root / data.folder
+        names = fold.train if data.folder == dataset else read_split(folder, data.split)
+        samples = read_samples(folder, names, mpp=data.mpp or config.mpp, from_masks=True)
+        images += [TrainingImage(at_mpp(sample, config.mpp), data.options) for sample in samples]
+    return images
 
 
 def data_set(config: Config, name: str) -> DataSet:

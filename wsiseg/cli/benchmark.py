@@ -41,7 +41,8 @@ def benchmark(
     """Train and score by a paper's protocol: on the official split, or by ten-fold cross-validation.
 
     Each fold's report is written as it ends; the same command goes on from there, and from the checkpoint
-    of the fold it was in. Settings are chosen with --protocol validation.
+    of the fold it was in. Settings are chosen with --protocol validation. Training images of further data sets that the
+    configuration names are added to every fold's.
 
     wsiseg benchmark configs/spn-ien-small.toml --data ~/nuclei --dataset tnbc --protocol folds
     """
