@@ -124,9 +124,8 @@ def run_fold(
     save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", config.card())
     minutes = (time.perf_counter() - began) / 60
     model = load(ModelRef(config.recipe, str(folder / "model"), device))
-    samples = read_samples(
-        place.data / dataset, fold.scored, mpp=data_set(config, dataset).mpp or config.mpp, from_masks=True
-    )
+    mpp = config.mpp_of(data_set(config, dataset))
+    samples = read_samples(place.data / dataset, fold.scored, mpp=mpp, from_masks=True)
     table = evaluate(samples, grouped(model))
     kept = {
         "config": config.name,
@@ -158,7 +157,7 @@ def training_images(config: Config, dataset: str, fold: Fold, root: Path) -> lis
     for data in config.data:
         folder = root / data.folder
         names = fold.train if data.folder == dataset else read_split(folder, data.split)
-        samples = read_samples(folder, names, mpp=data.mpp or config.mpp, from_masks=True)
+        samples = read_samples(folder, names, mpp=config.mpp_of(data), from_masks=True)
         images += [TrainingImage(at_mpp(sample, config.mpp), data.options) for sample in samples]
     return images
 

@@ -94,6 +94,10 @@ class Config(BaseModel):
     augmentation: Augmentation = Augmentation()
     about: Mapping[str, Any] = Field(default_factory=dict)
 
+    def mpp_of(self, data: Folder) -> float:
+        """Microns per pixel of the images of one of its data sets."""
+        return data.mpp or self.mpp
+
     def card(self) -> dict[str, Any]:
         """What `predict.save_model` writes beside the weights: inference settings apart from the training's.
 
@@ -251,7 +255,7 @@ def read_folder(config: Config, data: Folder, root: Path, *, from_masks: bool = 
     samples = read_samples(
         folder,
         read_split(folder, data.split),
-        mpp=data.mpp or config.mpp,
+        mpp=config.mpp_of(data),
         from_masks=from_masks or data.points_from_masks,
         classes=config.classes,
         clicks=data.clicks,

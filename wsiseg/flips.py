@@ -32,19 +32,20 @@ class View:
 
     def back(self, maps: Maps) -> Maps:
         """Maps of what was seen, where they belong; the first two channels of an embedding are offsets (y, x)."""
-        embedding = None if maps.embedding is None else self._back(maps.embedding).copy()
+        embedding = None if maps.embedding is None else self.upright(maps.embedding).copy()
         if embedding is not None:
             embedding[0] *= -1 if self.rows else 1
             embedding[1] *= -1 if self.columns else 1
             if self.transposed:
                 embedding[:2] = embedding[1::-1]
         return Maps(
-            self._back(maps.prob),
+            self.upright(maps.prob),
             embedding,
-            None if maps.boundary is None else self._back(maps.boundary),
+            None if maps.boundary is None else self.upright(maps.boundary),
         )
 
-    def _back(self, values: NDArray[Any]) -> NDArray[Any]:
+    def upright(self, values: NDArray[Any]) -> NDArray[Any]:
+        """(..., H, W) values of what was seen, where they belong."""
         values = values[..., :: -1 if self.rows else 1, :: -1 if self.columns else 1]
         return values.swapaxes(-1, -2) if self.transposed else values
 

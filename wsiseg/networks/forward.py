@@ -75,20 +75,3 @@ def pad_to_stride(image: NDArray[np.uint8], margin: int = 0) -> tuple[NDArray[np
     after = [-(n + 2 * margin) % STRIDE + margin for n in (height, width)]
     padded = np.pad(image, ((margin, after[0]), (margin, after[1]), (0, 0)), mode="symmetric")
     return padded, (slice(margin, margin + height), slice(margin, margin + width))
-
-
-def turned(image: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
-    """One of the eight turns and flips of a square: (H, W, ...) by `turn` % 4 quarters, mirrored from 4 on."""
-    quarters = np.rot90(image, turn % 4)
-    return np.ascontiguousarray(quarters[:, ::-1] if turn >= 4 else quarters)
-
-
-def turned_back(seen: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
-    """The inverse of `turned`, for a map (H, W).
-
-    >>> picture = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    >>> all((turned_back(turned(picture, turn), turn) == picture).all() for turn in range(8))
-    True
-    """
-    upright = seen[:, ::-1] if turn >= 4 else seen
-    return np.rot90(upright, -(turn % 4))

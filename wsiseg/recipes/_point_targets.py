@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from wsiseg.networks.forward import pad_to_stride, run, to_tensor, turned, turned_back
+from wsiseg.flips import views
+from wsiseg.networks.forward import pad_to_stride, run, to_tensor
 from wsiseg.pseudo_labels import (
     BACKGROUND,
     NUCLEUS,
@@ -86,8 +87,8 @@ def refreshed_targets(
     if not len(sample.points):
         return semantic_targets(sample, {}, trained)
     seen = [
-        turned_back(semantic_probability(trained[teacher], turned(sample.image, turn)), turn)
-        for turn in range(8)
+        view.upright(semantic_probability(trained[teacher], view.of(sample.image[None])[0]))
+        for view in views(8)
     ]
     probability = np.mean(seen, axis=0)
     nucleus = instance_labels(probability, sample.points, foreground=threshold) > 0
