@@ -34,10 +34,10 @@ def mean_shift(
         Seeds within this share of the bandwidth, after the first shift and after the first search, go on as one.
     """
     # After one shift most seeds of a nucleus are in one place: of twenty, one goes on.
-    begun = separate(*shift(points, weights, seeds, bandwidth, 1), alike * bandwidth)
-    ended = separate(*shift(points, weights, begun, bandwidth, STEPS), alike * bandwidth)
+    begun = separate(*shift(points, weights, seeds, bandwidth, 1, False), alike * bandwidth)
+    ended = separate(*shift(points, weights, begun, bandwidth, STEPS, False), alike * bandwidth)
     every = np.ones(len(pixels), np.float32)
-    modes = separate(*shift(pixels, every, ended, bandwidth, STEPS), bandwidth)
+    modes = separate(*shift(pixels, every, ended, bandwidth, STEPS, True), bandwidth)
     return nearest(pixels, modes, bandwidth / 2)
 
 
@@ -134,22 +134,30 @@ def _cells(points: Rows, side: float) -> tuple[int, int, int, int, NDArray[np.in
 
 @compiled
 def shift(
-    points: Rows, weights: NDArray[np.float32], seeds: Rows, bandwidth: float, steps: int
+    points: Rows, weights: NDArray[np.float32], seeds: Rows, bandwidth: float, steps: int, many: bool
 ) -> tuple[Rows, NDArray[np.float32]]:
     """Where the seeds (S, D) are among the points (P, D) after some steps, (S, D), or where they came to rest before.
 
-    And the weight under the kernel before the last step, (S,).
+    And the weight under the kernel before the last step, (S,). `many` says that a cell has dozens of points, and so
+    which form of the same sums is fast.
     """
     row0, column0, rows, columns, begin, order = _cells(points, bandwidth)
-    dims = points.shape[1]
     # Cell by cell in memory, so that a row of cells is read from end to end.
     near, weight = np.empty_like(points), np.empty_like(weights)
     for i in range(len(points)):
         near[i], weight[i] = points[order[i]], weights[order[i]]
+    planes = np.empty(0, np.float32)
+    if many:
+        planes = _planes(near, begin, rows, columns)
+    kernel = np.empty(len(points) if many else 0, np.float32)
     ends, mass = seeds.copy(), np.zeros(len(seeds), np.float32)
+    dims = points.shape[1]
     here, way = np.empty(dims, np.float32), np.empty(dims, np.float32)
     within, rest = np.float32(bandwidth**2), np.float32((1e-3 * bandwidth) ** 2)
-    for s in range(len(seeds)):
+    turns = np.arange(len(seeds))
+    if many:
+        turns = _cells(seeds, bandwidth)[5]  # neighbours meet the same points, which are then at hand
+    for s in turns:
         for d in range(dims):
             here[d] = seeds[s, d]
         for _ in range(steps):
@@ -160,7 +168,15 @@ def shift(
             for d in range(dims):
                 way[d] = 0
             for r in range(max(row - 1, 0), min(row + 1, rows - 1) + 1):
-                for i in range(begin[r * columns + left], begin[r * columns + right + 1]):
+                first, last = begin[r * columns + left], begin[r * columns + right + 1]
+                if many:
+                    start, end = begin[r * columns], begin[(r + 1) * columns]
+                    of = planes[start * dims : end * dims].reshape((dims, end - start))
+                    total += _pull(
+                        of, weight[start:end], first - start, last - start, here, within, way, kernel
+                    )
+                    continue
+                for i in range(first, last):
                     square = (near[i, 0] - y) ** 2 + (near[i, 1] - x) ** 2
                     # Half of all points are too far in the plane already.
                     if square <= within:
@@ -182,6 +198,52 @@ def shift(
                 break
         ends[s] = here
     return ends, mass
+
+
+@compiled
+def _planes(near: Rows, begin: NDArray[np.int64], rows: int, columns: int) -> NDArray[np.float32]:
+    """(P * D,) row of cells by row of cells, the first number of all its points, then the second ..."""
+    dims = near.shape[1]
+    planes = np.empty(near.size, np.float32)
+    for r in range(rows):
+        start, end = begin[r * columns], begin[(r + 1) * columns]
+        planes[start * dims : end * dims].reshape((dims, end - start))[:] = near[start:end].T
+    return planes
+
+
+@compiled
+def _pull(
+    planes: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    first: int,
+    last: int,
+    here: NDArray[np.float32],
+    within: np.float32,
+    way: NDArray[np.float32],
+    kernel: NDArray[np.float32],
+) -> np.float32:
+    """Weight of the points from `first` up to `last` of `planes` (D, P) that are under the kernel, which lies `here`.
+
+    Their weighted ways from there are added to `way`; loops run over points, many at a time. `kernel` is room for
+    their weights.
+    """
+    count = last - first
+    for i in range(count):
+        kernel[i] = 0
+    for d in range(len(here)):
+        at, plane = here[d], planes[d, first:last]
+        for i in range(count):
+            kernel[i] += (plane[i] - at) ** 2
+    total, heavy = np.float32(0), weight[first:last]
+    for i in range(count):
+        kernel[i] = heavy[i] if kernel[i] <= within else np.float32(0)
+        total += kernel[i]
+    for d in range(len(here)):
+        at, plane, pull = here[d], planes[d, first:last], np.float32(0)
+        for i in range(count):
+            pull += kernel[i] * (plane[i] - at)
+        way[d] += pull
+    return total
 
 
 @compiled
