@@ -83,10 +83,9 @@ def _embed(
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """(N, D) float32 anchored embeddings of the pixels of `mask`, and their flat indices."""
     index = np.flatnonzero(mask)
-    flat = offsets.reshape(len(offsets), -1)
-    if compiled.AVAILABLE and flat.dtype == np.float16:
-        return loops.embed(flat.view(np.uint16), HALVES, index, mask.shape[1], start, scale), index
-    embedded = np.ascontiguousarray(flat[:, index].T, dtype=np.float32)
+    if compiled.AVAILABLE and offsets.dtype == np.float16:
+        return loops.embed(offsets.view(np.uint16), HALVES, index, start, scale), index
+    embedded = np.ascontiguousarray(offsets.reshape(len(offsets), -1)[:, index].T, dtype=np.float32)
     y, x = np.divmod(index, mask.shape[1])
     embedded[:, :2] += np.stack([y + start[0], x + start[1]], axis=1).astype(np.float32) * np.float32(scale)
     return embedded, index

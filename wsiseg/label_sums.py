@@ -19,15 +19,15 @@ def label_sums(
     >>> label_sums(np.array([[[1.0, 2.0, 4.0]]]), np.array([[0, 1, 1]]), 1)
     (array([[6.]]), array([2]))
     """
-    maps, flat = values.reshape(len(values), -1), labels.reshape(-1)
     if not compiled.AVAILABLE:
+        maps, flat = values.reshape(len(values), -1), labels.reshape(-1)
         index = np.flatnonzero(flat)
         numbers = flat[index]
         rows = [np.bincount(numbers, row[index].astype(np.float64), count + 1)[1:] for row in maps]
         return np.stack(rows, axis=1), np.bincount(numbers, minlength=count + 1)[1:]
-    if maps.dtype == np.float16:
-        return _half_sums(maps.view(np.uint16), HALVES, flat, count)
-    return _sums(maps, flat, count)
+    if values.dtype == np.float16:
+        return _half_sums(values.view(np.uint16), HALVES, labels, count)
+    return _sums(values, labels, count)
 
 
 @compiled.compiled
@@ -35,12 +35,12 @@ def _sums(
     values: NDArray[np.floating], labels: NDArray[np.integer], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     sums, sizes = np.zeros((count, len(values))), np.zeros(count, np.int64)
-    for i in range(len(labels)):
-        label = labels[i] - 1
+    for y, x in np.ndindex(labels.shape):
+        label = labels[y, x] - 1
         if label >= 0:
             sizes[label] += 1
             for k in range(len(values)):
-                sums[label, k] += values[k, i]
+                sums[label, k] += values[k, y, x]
     return sums, sizes
 
 
@@ -49,10 +49,10 @@ def _half_sums(
     bits: NDArray[np.uint16], value: NDArray[np.float32], labels: NDArray[np.integer], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     sums, sizes = np.zeros((count, len(bits))), np.zeros(count, np.int64)
-    for i in range(len(labels)):
-        label = labels[i] - 1
+    for y, x in np.ndindex(labels.shape):
+        label = labels[y, x] - 1
         if label >= 0:
             sizes[label] += 1
             for k in range(len(bits)):
-                sums[label, k] += value[bits[k, i]]
+                sums[label, k] += value[bits[k, y, x]]
     return sums, sizes

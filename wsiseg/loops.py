@@ -46,19 +46,18 @@ def embed(
     bits: NDArray[np.uint16],
     value: NDArray[np.float32],
     index: NDArray[np.int64],
-    width: int,
     start: tuple[int, int],
     scale: float,
 ) -> Rows:
-    """(N, D) anchored embeddings of pixels, given by their flat indices, of offsets (D, H * W) told by their bits."""
+    """(N, D) anchored embeddings of pixels, given by their flat indices, of offsets (D, H, W) told by their bits."""
     rows = np.empty((len(index), len(bits)), np.float32)
-    unit = np.float32(scale)
+    unit, width = np.float32(scale), bits.shape[2]
     for n in range(len(index)):
-        i = index[n]
+        y, x = index[n] // width, index[n] % width
         for d in range(len(bits)):
-            rows[n, d] = value[bits[d, i]]
-        rows[n, 0] += np.float32(i // width + start[0]) * unit
-        rows[n, 1] += np.float32(i % width + start[1]) * unit
+            rows[n, d] = value[bits[d, y, x]]
+        rows[n, 0] += np.float32(y + start[0]) * unit
+        rows[n, 1] += np.float32(x + start[1]) * unit
     return rows
 
 
