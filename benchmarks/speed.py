@@ -73,7 +73,8 @@ def main() -> None:
         )
         whole = time.perf_counter() - began
     plan = result.survey.plan
-    mm2 = plan.n_tiles * (plan.core * plan.mpp / 1000) ** 2
+    inside = Rect(0, 0, *plan.shape)
+    mm2 = sum(tile.core.intersect(inside).area for tile in plan.tiles) * (plan.mpp / 1000) ** 2
     ceiling = networks_alone(options, result.survey, model)
     found: dict[str, Any] = {
         "ceiling_ratio": round(whole / ceiling, 3),

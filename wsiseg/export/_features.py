@@ -22,8 +22,6 @@ from wsiseg.regions import Region
 GRID = 0.25
 """Corners lie on this grid, level-0 pixels: exact in QuPath's float32 out to 4 million pixels."""
 
-COMPACT = json.JSONEncoder(separators=(",", ":"))
-
 DETECTION_PROBABILITY = "Detection probability"
 
 
@@ -137,21 +135,17 @@ def largest_polygons(shapes: NDArray[np.object_], *, exterior: bool = False) -> 
 
 
 def geometry(polygon: shapely.Polygon) -> str:
-    """GeoJSON of a polygon whose corners lie on the grid."""
-    rings = [polygon.exterior, *polygon.interiors]
-    return polygon_text([shapely.get_coordinates(ring).tolist() for ring in rings])
+    """GeoJSON of a polygon."""
+    return compact(shapely.to_geojson(polygon))
 
 
 def solid_geometries(polygons: NDArray[np.object_]) -> Iterator[tuple[int, str]]:
-    """(number, GeoJSON) of each polygon that is not empty; none has a hole."""
-    corners, owner = shapely.get_coordinates(polygons, return_index=True)
-    numbers, first = np.unique(owner, return_index=True)
-    ends = np.append(first, len(owner))
-    for number, start, stop in zip(numbers.tolist(), ends[:-1], ends[1:], strict=True):
-        yield number, polygon_text([corners[start:stop].tolist()])
+    """(number, GeoJSON) of each polygon that is not empty."""
+    solid = np.flatnonzero(~shapely.is_empty(polygons))
+    for number, text in zip(solid.tolist(), shapely.to_geojson(polygons[solid]), strict=True):
+        yield number, compact(text)
 
 
-def polygon_text(rings: list[list[list[float]]]) -> str:
-    """GeoJSON of rings whose corners lie on the grid."""
-    text = COMPACT.encode(rings)
-    return f'{{"type":"Polygon","coordinates":{text.replace(".0,", ",").replace(".0]", "]")}}}'
+def compact(text: str) -> str:
+    """The same numbers, whole ones without a point."""
+    return text.replace(".0,", ",").replace(".0]", "]")
