@@ -49,8 +49,16 @@ ROWS: Mapping[str, str] = {
     "second-round": "half of SPN's crops, then labels refreshed by it for the other half",
     "plain-colour": "crops keep the colours and sharpness they have",
     "margin": "k-means background within 3 px of a nucleus stays unlabelled",
+    "haematoxylin": "k-means sees the density of haematoxylin beside RGB",
+    "local": "k-means of each Voronoi cell (Chamanzar and Nie 2020) instead of the image's",
     "supervised": "full masks: what points leave to be won",
 }
+OPTIONS: Mapping[str, Mapping[str, float]] = {
+    "margin": {"margin": 3.0},
+    "haematoxylin": {"haematoxylin": 0.5},
+    "local": {"local": 1},
+}
+"""Rows that change how pseudo-labels are made, and how."""
 SAME_SPN = ("input", "patch")
 """Rows whose SPN is the base row's: it is copied, not trained again."""
 
@@ -147,8 +155,7 @@ def changed(config: Config, row: str) -> Config:
             sharpen=0,
             noise=0,
         )
-    if row == "margin":
-        data = tuple(d.model_copy(update={"options": {**d.options, "margin": 3.0}}) for d in data)
+    data = tuple(d.model_copy(update={"options": {**d.options, **OPTIONS.get(row, {})}}) for d in data)
     if row == "supervised":
         recipe = "supervised"
         settings |= {"foreground": 0.5}

@@ -14,6 +14,9 @@ from wsiseg.pseudo_labels import (
     voronoi_cells,
     voronoi_labels,
 )
+from wsiseg.recipes._encodings import local_cluster_labels
+from wsiseg.recipes._point_targets import semantic_targets
+from wsiseg.samples import Sample
 
 
 @pytest.fixture
@@ -51,6 +54,21 @@ def test_cluster_labels_find_dark_discs(dark_discs):
     assert truth[labels == NUCLEUS].mean() > 0.95
     assert (~truth)[labels == BACKGROUND].mean() > 0.95
     assert (labels == NUCLEUS)[truth].mean() > 0.7
+
+
+def test_haematoxylin_alone_finds_dark_discs_that_distance_alone_does_not(dark_discs):
+    image, points, truth = dark_discs
+    near, dense = (cluster_labels(image, points, colour_weight=0, haematoxylin=h) == NUCLEUS for h in (0, 2))
+    assert (near & truth).sum() / (near | truth).sum() < 0.6
+    assert (dense & truth).sum() / (dense | truth).sum() > 0.8
+
+
+def test_a_data_set_may_take_k_means_of_each_cell(dark_discs):
+    image, points, _ = dark_discs
+    sample = Sample("discs", image, 0.25, points)
+    whole, local = (semantic_targets(sample, options, {})[0] for options in ({}, {"local": 1}))
+    assert (whole != local).any()
+    np.testing.assert_array_equal(local, local_cluster_labels(image, points))
 
 
 def test_cluster_labels_of_no_point_are_unlabelled(dark_discs):

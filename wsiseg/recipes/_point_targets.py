@@ -17,6 +17,7 @@ from wsiseg.pseudo_labels import (
     voronoi_cells,
     voronoi_labels,
 )
+from wsiseg.recipes._encodings import local_cluster_labels
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options
 
@@ -27,27 +28,32 @@ REFRESH_MARGIN = 0.1
 def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[np.int8]:
     """(2, H, W) int8: the cluster and the Voronoi labels of one image.
 
+    The option `local` takes k-means of each Voronoi cell instead of the whole image's.
+
     Where every nucleus is clicked and no point is, all is background.
     """
     shape = sample.image.shape[:2]
     if not len(sample.points):
         empty = np.full((2, *shape), BACKGROUND, np.int8)
         return empty if sample.roi is None else empty * sample.roi
-    labels = np.stack(
-        [
-            cluster_labels(
-                sample.image,
-                sample.points,
-                colour_weight=options.get("colour_weight", 0.2),
-                patch=int(options.get("patch", 60)),
-                max_distance=options.get("max_distance", 20.0),
-                margin=options.get("margin", 0.0),
-                sigma=options.get("sigma"),
-                roi=sample.roi,
-            ),
-            voronoi_labels(sample.points, (shape[0], shape[1])),
-        ]
-    )
+    max_distance = options.get("max_distance", 20.0)
+    if options.get("local"):
+        clusters = local_cluster_labels(
+            sample.image, sample.points, max_distance=max_distance, roi=sample.roi
+        )
+    else:
+        clusters = cluster_labels(
+            sample.image,
+            sample.points,
+            colour_weight=options.get("colour_weight", 0.2),
+            patch=int(options.get("patch", 60)),
+            max_distance=max_distance,
+            margin=options.get("margin", 0.0),
+            sigma=options.get("sigma"),
+            haematoxylin=options.get("haematoxylin", 0.0),
+            roi=sample.roi,
+        )
+    labels = np.stack([clusters, voronoi_labels(sample.points, (shape[0], shape[1]))])
     labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
 
