@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from wsiseg.export._about import About
 from wsiseg.export._complete import complete
 from wsiseg.export._geo import GeoWriter
-from wsiseg.export._growing import ROWS, Growing
+from wsiseg.export._growing import Growing
 from wsiseg.export._info import ExportInfo
 from wsiseg.export._rows import Rows, about, rows
 from wsiseg.nuclei import NucleusTable
@@ -214,7 +214,7 @@ class Table:
 
 def growing(group: Any, name: str, attributes: Mapping[str, Any] = ARRAY) -> Growing:
     """An array of rows, in files that every reader of zarr version 3 knows."""
-    return Growing(group, name, rows=ROWS, attributes=attributes)
+    return Growing(group, name, attributes=attributes)
 
 
 def texts(group: Any, name: str, values: Sequence[str]) -> None:

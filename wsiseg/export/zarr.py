@@ -23,7 +23,7 @@ from wsiseg import nuclei as tables
 from wsiseg.errors import StoreError
 from wsiseg.export._about import About
 from wsiseg.export._complete import complete
-from wsiseg.export._growing import ROWS, Growing
+from wsiseg.export._growing import Growing
 from wsiseg.export._info import ExportInfo
 from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.regions import Region
@@ -33,9 +33,6 @@ SUFFIXES = (".zarr",)
 ABOUT = About("the store: all that is known, for later exports", "wsiseg")
 
 FORMAT = "wsiseg-nuclei-1"
-
-FILE_ROWS = {"vertices": ROWS * 256}
-"""Rows of an array in one file, 64 times `ROWS` for the others: few files, and no more than 128 MiB held to write one."""
 
 PIECE = 50_000
 """Nuclei of a table that is read back."""
@@ -120,7 +117,7 @@ def write_group(folder: Path, nuclei: Iterable[NucleusTable], info: ExportInfo) 
 
 def file_of(group: zarr.Group, name: str) -> Growing:
     """An array of a store that grows."""
-    return Growing(group, name, rows=FILE_ROWS.get(name, ROWS * 64))
+    return Growing(group, name, sharded=True)
 
 
 def sizes(folder: Path) -> dict[str, int]:
