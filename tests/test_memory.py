@@ -41,3 +41,33 @@ def test_large_arrays_are_used_again() -> None:
     assert faults("left alone", **ENVIRONMENT) < 0.1 * left_alone
     # Somebody who set a variable meant it.
     assert faults("kept", MALLOC_MMAP_MAX_="65536") > 0.5 * left_alone
+
+
+HOLES = """
+import os
+import numpy as np
+from wsiseg.memory import give_back, keep_memory
+def mib():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+keep_memory()
+arrays = [np.ones(n) for _ in range(20) for n in (1_000_000, 1000)]
+kept = arrays[1::2]  # between two holes each, so that the heap cannot shrink
+full = mib()
+del arrays
+before = mib()
+left = give_back(beyond=1e12), mib()
+given = give_back(beyond=1e8), mib()
+print(full, before, *left, *given)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the GNU C library's allocator is Linux's")
+def test_holes_go_back_to_the_system_once_there_are_too_many() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", HOLES], env=clean, capture_output=True, text=True, check=True
+    )
+    full, before, left, still, given, after = done.stdout.split()
+    assert (left, given) == ("False", "True")
+    assert min(int(before), int(still)) > int(full) - 16
+    assert int(after) < int(full) - 120

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -107,6 +108,7 @@ class Job:
     settings : Settings
     threads : int            for torch, in every worker
     wanted : Wanted          what is measured once seams are resolved
+    memory : float           bytes that a worker's process should do with
     """
 
     run: str
@@ -118,6 +120,7 @@ class Job:
     settings: Settings
     threads: int
     wanted: Wanted = field(default_factory=Wanted)
+    memory: float = math.inf
 
 
 def opened(job: Job) -> tuple[Slide, predict.Model]:

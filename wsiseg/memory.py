@@ -2,7 +2,7 @@
 
 Networks take and give back arrays of up to 100 MiB, tile after tile. The C library asks the system for each of them
 anew, and the system clears every page first: measured on a slide, a quarter of all time went there, and as much of a
-training step. Kept in one heap they are used again, and the peak is no higher.
+training step. Kept in one heap they are used again. In the long run holes between them add up; `give_back` bounds that.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 SETTINGS = {
     "MALLOC_MMAP_MAX_": (-4, 0),  # no array gets pages of its own
@@ -35,3 +36,17 @@ def keep_memory() -> None:
     for name, (number, value) in SETTINGS.items():
         if name not in os.environ:
             library.mallopt(number, value)
+
+
+def give_back(beyond: float) -> bool:
+    """Where this process has more than so many bytes, return to the system what it keeps unused; whether it did.
+
+    Elsewhere than on Linux with the GNU C library nothing is kept, and nothing is done.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    library = ctypes.CDLL(None)
+    if pages * os.sysconf("SC_PAGE_SIZE") <= beyond or not hasattr(library, "malloc_trim"):
+        return False
+    return bool(library.malloc_trim(0))

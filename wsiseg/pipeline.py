@@ -20,6 +20,7 @@ from uuid import uuid4
 
 from wsiseg import execute, plugins
 from wsiseg.deconvolution import read_stains
+from wsiseg.estimate import process_memory
 from wsiseg.execute import Executor, cores
 from wsiseg.export import remove_leftovers
 from wsiseg.export.zarr import read_store
@@ -176,6 +177,7 @@ def segment_slide(
         settings=settings,
         threads=backend.threads(cores(), count, options),
         wanted=Wanted("shape" in measure, "context" in measure, found.stains, cells_um),
+        memory=process_memory(found.plan, tiles=(count if backend.ONE_PROCESS else 1) * (batch_size or 1)),
     )
     if found.stains:
         log.info("stains: %s", found.stains.facts())

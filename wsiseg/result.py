@@ -34,7 +34,7 @@ from wsiseg.version import __version__
 Start = Callable[[], AbstractContextManager[Executor]]
 """Begins the workers."""
 
-PIECE = 50_000
+PIECE = 10_000
 """Nuclei that an exporter is given at a time."""
 
 

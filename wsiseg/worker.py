@@ -14,6 +14,7 @@ from wsiseg.geometry import Rect
 from wsiseg.job import Job, Own, Settings, opened
 from wsiseg.maps import Maps
 from wsiseg.measure import AMBIGUOUS
+from wsiseg.memory import give_back
 from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.slides.resample import PlanView
 from wsiseg.tiling import Tile
@@ -34,7 +35,9 @@ def segment_batch(job: Job, tiles: tuple[Tile, ...]) -> NucleusTable:
     try:
         slide, model = opened(job)
         view = PlanView(slide, job.slide_mpp, job.mpp)
-        return segment_tiles(model, view, tiles, job.own, job.settings)
+        found = segment_tiles(model, view, tiles, job.own, job.settings)
+        give_back(beyond=job.memory)
+        return found
     except InputError:
         raise
     except TaskError as error:

@@ -3,7 +3,7 @@
 A backend module has `start(*, workers, threads_per_worker, **options)`: a context manager that gives an `Executor`
 and, when it is left for whatever reason, ends every thread and process that it began. It also has
 `default_workers(cores)`: how many workers it begins where nobody says; `threads(cores, workers, options)`: threads of
-one; and `check(options)`, which refuses options that it does not know.
+one; `check(options)`, which refuses options that it does not know; and `ONE_PROCESS`, whether its workers share one.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from wsiseg.execute._dask import DaskPool, pool_of
 from wsiseg.execute._options import options_of
 from wsiseg.execute._tls import security
 
+ONE_PROCESS = False
+
 log = logging.getLogger(__name__)
 
 TIMEOUT = 30

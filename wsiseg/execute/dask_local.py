@@ -19,6 +19,8 @@ from distributed import Client, LocalCluster
 from wsiseg.execute import none_of
 from wsiseg.execute._dask import RETRIES, DaskPool, pool_of, worker_environment
 
+ONE_PROCESS = False
+
 IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Ctrl-C reaches every process of a terminal; the driver answers it and ends the others."""
 

@@ -24,6 +24,8 @@ from wsiseg.execute._dask import DaskPool, pool_of, worker_environment
 from wsiseg.execute._options import options_of
 from wsiseg.execute._tls import security
 
+ONE_PROCESS = False
+
 CERTIFICATES = "~/.wsiseg/certs"
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from wsiseg.execute import R, T, none_of
 from wsiseg.execute._window import window
 
+ONE_PROCESS = True
+
 
 @dataclass(frozen=True, slots=True)
 class Threads:

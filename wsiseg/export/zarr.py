@@ -34,7 +34,7 @@ ABOUT = About("the store: all that is known, for later exports", "wsiseg")
 
 FORMAT = "wsiseg-nuclei-1"
 
-PIECE = 50_000
+PIECE = 10_000
 """Nuclei of a table that is read back."""
 
 FIELDS = ("centroid", "area", "score", "label", "tile", "vertices", "offsets")

@@ -25,7 +25,7 @@ from wsiseg.maps import Maps
 from wsiseg.networks.coordinates import (
     CHANNELS,
     Coordinates,
-    bounded_offsets,
+    bounded_halves,
 )
 from wsiseg.networks.forward import run
 from wsiseg.networks.pretrained import with_encoder
@@ -226,7 +226,7 @@ def maps(
     network = partial(run, trained["ien"])
     if settings.shared:
         outputs = network(images)
-        both = outputs[:, :1].sigmoid(), bounded_offsets(outputs[:, 1:], settings.radius).half()
+        both = outputs[:, :1].sigmoid(), bounded_halves(outputs[:, 1:], settings.radius)
         return [Maps(p, e) for p, e in zip(*(each.cpu().numpy() for each in both), strict=True)]
     prob = run(trained["spn"], images).sigmoid().cpu().numpy()
     embeddings: Iterable[NDArray[np.float16]]
@@ -237,8 +237,8 @@ def maps(
         ]
     else:
         raw = embed(settings, network, images, np.array(origins))
-        bounded = bounded_offsets(raw, settings.radius) if settings.coordinates == "output" else raw
-        embeddings = bounded.half().cpu().numpy()
+        halves = bounded_halves(raw, settings.radius) if settings.coordinates == "output" else raw.half()
+        embeddings = halves.cpu().numpy()
     return [Maps(p, e) for p, e in zip(prob, embeddings, strict=True)]
 
 

@@ -135,8 +135,9 @@ def workers_of(asked: int | None, executor: str, tile_size: int) -> int | None:
         return asked
     from wsiseg import execute, plugins
 
-    suits: int = plugins.load(execute, executor).default_workers(execute.cores())
-    fitting = workers_in(memory, tile_size=tile_size, shared=executor == "threads")
+    backend = plugins.load(execute, executor)
+    suits: int = backend.default_workers(execute.cores())
+    fitting = workers_in(memory, tile_size=tile_size, shared=backend.ONE_PROCESS)
     if fitting < 1:
         say(
             f"warning: {memory / 1e9:.1f} GB were granted, which may be too little for tiles of {tile_size} px"
