@@ -1,9 +1,9 @@
 """Killed at any moment and started again, does a run give what an uninterrupted one gives? It must, byte for byte.
 
-    python benchmarks/kill.py SLIDE [--runs 20] [--merging 5] [--roi FILE] [--tile-size 128] [--json]
+    python benchmarks/kill.py SLIDE [--runs 20] [--writing 5] [--roi FILE] [--tile-size 128] [--json]
 
 A run is timed from its first finished task to the end. Then runs are killed (SIGKILL, all their processes) at moments
-that are uniform in that time, some of them (`--merging`) while nuclei are put together or written, and each is started
+that are uniform in that time, some of them (`--writing`) once all nuclei are put together, and each is started
 again. GeoJSON must be the same bytes, and so must every array of the store; only times of the provenance differ. Choose
 a region and a tile size that make more than 100 tiles.
 """
@@ -49,7 +49,7 @@ def main() -> None:
                     root / f"{number}",
                     expected,
                     moments.uniform(0, length - first),
-                    merging=number < options.merging,
+                    writing=number < options.writing,
                     wait=moments.uniform(0, 0.2),
                 )
             )
@@ -57,7 +57,7 @@ def main() -> None:
     found = {
         "runs": len(rows),
         "identical": sum(row["identical"] for row in rows),
-        "killed_while_merging_or_writing": sum(row["phase"] == "merging or writing" for row in rows),
+        "killed_while_writing": sum(row["phase"] == "writing" for row in rows),
         "killed_while_segmenting": sum(row["phase"] == "segmenting" for row in rows),
         "tiles": whole.tiles,
         "seconds": round(length, 1),
@@ -76,7 +76,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("slide", type=Path)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--merging", type=int, default=5, help="of these, killed while merging or writing")
+    parser.add_argument("--writing", type=int, default=5, help="of these, killed while writing")
     parser.add_argument("--roi", type=Path, help="GeoJSON of the region to segment")
     parser.add_argument("--model", default="he-points")
     parser.add_argument("--slide-mpp", type=float)
@@ -107,9 +107,9 @@ class Run:
         """Whether a task is finished."""
         return any(self.store.glob("[0-9]*.npz"))
 
-    def merging(self) -> bool:
-        """Whether nuclei are being put together, or outputs written."""
-        return any(self.store.glob("*nuclei.zarr*"))
+    def writing(self) -> bool:
+        """Whether all nuclei are put together, and outputs are written; while it segments, it does both."""
+        return (self.store / "nuclei.zarr").exists()
 
     def wait_for(self, happened: Callable[[], bool]) -> None:
         """Until that, or the end."""
@@ -120,7 +120,7 @@ class Run:
         """Kill everything it began; what it was at."""
         if self.process.poll() is not None:
             return "ended before"
-        phase = "merging or writing" if self.merging() else "segmenting"
+        phase = "writing" if self.writing() else "segmenting"
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
         return phase
@@ -145,13 +145,13 @@ class Run:
 
 
 def killed(
-    options: argparse.Namespace, folder: Path, expected: str, after: float, *, merging: bool, wait: float
+    options: argparse.Namespace, folder: Path, expected: str, after: float, *, writing: bool, wait: float
 ) -> dict[str, object]:
     """One run that is killed, resumed and compared."""
     run = Run(options, folder)
     run.wait_for(run.committed)
-    if merging:
-        run.wait_for(run.merging)
+    if writing:
+        run.wait_for(run.writing)
         time.sleep(wait)
     else:
         time.sleep(after)

@@ -16,7 +16,7 @@ def test_a_killed_run_that_is_started_again_gives_the_same_bytes(tmp_path: Path)
     command = [sys.executable, str(ROOT / "benchmarks" / "kill.py"), str(slide), "--json"]
     command += ["--model", str(tiny_model(tmp_path / "tiny")), "--work-dir", str(tmp_path)]
     done = subprocess.run(
-        [*command, "--runs", "2", "--merging", "1"],
+        [*command, "--runs", "2", "--writing", "1"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

@@ -119,7 +119,8 @@ def test_any_executor_finds_what_a_plain_loop_does(
     loop = resolve(nuclei.concatenate([work(task) for task in plan.tasks]), plan)
     start = partial(backend.start, workers=2, threads_per_worker=1)  # type: ignore[attr-defined]
     with working_store(tmp_path / "s", {}) as store:
-        compute(plan, work, store, start)
+        claims = list(compute(plan, work, store, start))
+        assert same(nuclei.concatenate(claims), nuclei.concatenate([work(task) for task in plan.tasks]))
         assert same(merged(store, plan), loop)
         assert found_once(loop, truth[1])
 
@@ -131,12 +132,13 @@ def test_a_failed_task_leaves_the_others_and_only_the_rest_is_computed_again(
     start = partial(threads.start, workers=1)
     with working_store(tmp_path / "s", {}) as store:
         with pytest.raises(TaskError, match="task 4 failed with ValueError: no such luck"):
-            compute(plan, partial(toy_that_fails, truth[0], plan), store, start)
+            list(compute(plan, partial(toy_that_fails, truth[0], plan), store, start))
         kept = store.done()
         assert kept >= {0, 1, 2, 3}
         assert 4 not in kept
         seen: list[Progress] = []
-        compute(plan, partial(toy, truth[0], plan), store, start, seen.append)
+        claims = list(compute(plan, partial(toy, truth[0], plan), store, start, seen.append))
+        assert same(nuclei.concatenate(claims), nuclei.concatenate(list(store.tables())))
         assert len(seen) == len(plan.tasks) - len(kept)
         assert seen[-1].done == seen[-1].total == plan.n_tiles
         assert seen[-1].nuclei == sum(len(table) for table in store.tables())
@@ -149,7 +151,18 @@ def test_nothing_is_started_when_all_is_done(tmp_path: Path) -> None:
 
     plan = make_plan((0, 0), mpp=0.25, core=128, halo=64)
     with working_store(tmp_path / "s", {}) as store:
-        compute(plan, lambda tiles: nuclei.empty(0.25), store, never)
+        assert not list(compute(plan, lambda tiles: nuclei.empty(0.25), store, never))
+
+
+def test_what_is_finished_is_given_while_the_rest_is_computed(tmp_path: Path) -> None:
+    plan = make_plan((512, 512), mpp=0.25, core=128, halo=64)
+    start, seen = partial(threads.start, workers=1), list[int]()
+    with working_store(tmp_path / "s", {}) as store:
+        for _ in compute(plan, lambda tiles: nuclei.empty(0.25), store, start):
+            seen.append(len(store.done()))
+    # No more than two tasks are in flight, and one is given back.
+    assert all(task < done <= task + 3 for task, done in enumerate(seen))
+    assert len(seen) == len(plan.tasks) > 4
 
 
 # The whole.

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -31,7 +32,7 @@ from wsiseg.nuclei import NucleusTable, concatenate, empty
 from wsiseg.outputs import check_outputs, convert
 from wsiseg.progress import Progress, Watch
 from wsiseg.regions import Region
-from wsiseg.result import Result, Start, about, class_counts, merge
+from wsiseg.result import Result, Start, about, class_counts, merge, stamp
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores
 from wsiseg.store import WorkingStore, store_path, working_store
@@ -187,11 +188,13 @@ def segment_slide(
     with open_store(files, work_dir, decisive, replace=overwrite) as store:
         try:
             with begun_once(start) as begin:
-                compute(found.plan, partial(segment_batch, job), store, begin, progress)
                 for file in files:
                     remove_leftovers(file)
-                info = about(found, card, decisive, began)
-                count = merge(store, found, card, info, job=job, start=begin, watch=progress)
+                claims = compute(found.plan, partial(segment_batch, job), store, begin, progress)
+                times = {"began": stamp(began)}
+                info = about(found, card, decisive, times)
+                claims = chain(claims, ended(times))
+                count = merge(store, claims, found, card, info, job=job, start=begin, watch=progress)
         finally:
             release(job)
         for number, file in enumerate(files):
@@ -207,6 +210,12 @@ def segment_slide(
         if not keep_store:
             store.remove()
     return result
+
+
+def ended(times: dict[str, str]) -> Iterator[NucleusTable]:
+    """Nothing; notes when it was asked for."""
+    times["ended"] = stamp(time.time())
+    yield from ()
 
 
 @contextmanager
@@ -226,29 +235,37 @@ def begun_once(start: Start) -> Iterator[Start]:
 
 def compute(
     plan: TilePlan, work: Work, store: WorkingStore, start: Start, watch: Watch | None = None
-) -> None:
-    """Have every task of `plan` that the store does not hold computed, and commit each as it arrives.
+) -> Iterator[NucleusTable]:
+    """What each task of `plan` found, in their order; what the store does not hold is computed first.
+
+    Each result is committed as it arrives. Workers go on while the caller is busy with what it was given.
 
     Raises
     ------
     WsisegError
         What a task raised; everything that arrived before stays in the store.
     """
-    done = store.done()
+    done, following = set(store.done()), 0
     left = [task for task in range(len(plan.tasks)) if task not in done]
-    if not left:
-        return
-    if done:
-        log.info("going on from %s: %d of %d tasks are finished", store.path, len(done), len(plan.tasks))
-    before = tiles = sum(len(plan.tasks[task]) for task in done)
-    found, began = sum(len(table) for table in store.tables()), time.monotonic()
-    with start() as pool:
-        for position, table in pool.map(work, (plan.tasks[task] for task in left)):
-            store.commit(left[position], table)
-            tiles, found = tiles + len(plan.tasks[left[position]]), found + len(table)
-            if watch:
-                rate = (tiles - before) / max(1e-9, time.monotonic() - began)
-                watch(Progress("segmenting", tiles, plan.n_tiles, found, rate))
+    if left:
+        if done:
+            log.info("going on from %s: %d of %d tasks are finished", store.path, len(done), len(plan.tasks))
+        before = tiles = sum(len(plan.tasks[task]) for task in done)
+        found, began = sum(len(table) for table in store.tables()), time.monotonic()
+        with start() as pool:
+            for position, table in pool.map(work, (plan.tasks[task] for task in left)):
+                task = left[position]
+                store.commit(task, table)
+                done.add(task)
+                tiles, found = tiles + len(plan.tasks[task]), found + len(table)
+                if watch:
+                    rate = (tiles - before) / max(1e-9, time.monotonic() - began)
+                    watch(Progress("segmenting", tiles, plan.n_tiles, found, rate))
+                while following in done:
+                    yield store.read(following)
+                    following += 1
+    for task in range(following, len(plan.tasks)):
+        yield store.read(task)
 
 
 @contextmanager

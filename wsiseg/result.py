@@ -101,6 +101,7 @@ def pieces(nuclei: NucleusTable, size: int = PIECE) -> Iterator[NucleusTable]:
 
 def merge(
     store: WorkingStore,
+    claims: Iterable[NucleusTable],
     found: Survey,
     card: ModelCard,
     info: ExportInfo,
@@ -109,12 +110,14 @@ def merge(
     start: Start,
     watch: Watch | None = None,
 ) -> int:
-    """Write the nuclei of a slide to `store.merged`, from the finished tasks; returns how many there are.
+    """Write the nuclei of a slide to `store.merged`, row by row as tasks finish; returns how many there are.
 
     What an earlier run merged stays. No more than a few rows of the grid are held at a time.
 
     Parameters
     ----------
+    claims
+        Of one task after another, in plan pixels; taken as they are needed.
     job
         Of the tasks: it says what is measured.
     start
@@ -133,14 +136,17 @@ def merge(
         return sum(map(len, read_store(store.merged)[1]))
 
     def rows() -> Iterator[NucleusTable]:
-        count, began = 0, time.monotonic()
+        count, alone, before = 0, 0.0, 0
         index = [tile.index for tile in found.plan.tiles]
-        for nuclei in settle(store.tables(), found, card, job=job, start=start):
+        for nuclei in settle(claims, found, card, job=job, start=start):
             count += len(nuclei)
             yield nuclei
-            if watch and len(nuclei):
+            # While tiles are still computed, they are what a watcher is told of.
+            if watch and len(nuclei) and (alone or len(store.done()) == len(found.plan.tasks)):
                 done = int(np.searchsorted(index, nuclei.tile.max(), side="right"))
-                rate = done / max(1e-9, time.monotonic() - began)
+                if not alone:
+                    alone, before = time.monotonic(), done
+                rate = (done - before) / max(1e-9, time.monotonic() - alone)
                 watch(Progress("joining seams", done, len(index), count, rate))
 
     return zarr.write(store.merged, rows(), info)
@@ -255,8 +261,10 @@ def to_level0(nuclei: NucleusTable, *, scale: float, mpp: float) -> NucleusTable
     )
 
 
-def about(found: Survey, card: ModelCard, settings: Mapping[str, object], began: float) -> ExportInfo:
-    """What exporters are told beside the nuclei; `began` is when the run did, seconds of the epoch."""
+def about(
+    found: Survey, card: ModelCard, settings: Mapping[str, object], times: Mapping[str, str]
+) -> ExportInfo:
+    """What exporters are told beside the nuclei; `times` say when the run began and ended."""
     return ExportInfo(
         fingerprint=found.fingerprint,
         class_names=card.class_names,
@@ -270,7 +278,7 @@ def about(found: Survey, card: ModelCard, settings: Mapping[str, object], began:
             "model": {"name": card.name, "about": dict(card.about)},
             "settings": dict(settings),
             "versions": {"wsiseg": __version__, **{n: version(n) for n in ("numpy", "torch")}},
-            "times": {"began": stamp(began), "ended": stamp(time.time())},
+            "times": times,
         },
     )
 
