@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 from slides_made import discs
 from test_cli import refused, run
 
-from wsiseg.models import describe
+from wsiseg.evaluate import evaluate, grouped
+from wsiseg.models import ModelRef, describe
+from wsiseg.predict import load
+from wsiseg.samples import read_samples
 
 CONFIG = """
 name = "drawn"
@@ -83,6 +86,17 @@ def test_folds_start_from_a_model_and_the_report_says_which(folder):
     moved = sum(float((then[n].float() - w.float()).square().sum()) for n, w in first.items())
     assert moved < 0.1 * sum(float(w.float().square().sum()) for w in first.values())
     assert "made with other settings" in refused(benchmark(folder, *again[2:]))
+
+
+def test_views_are_scored_beside_one(folder):
+    done = benchmark(folder, "--flips", "4")
+    assert done.exit_code == 0, done.output
+    report = json.loads((folder / "reports/drawn-discs-validation-seed0.json").read_text())
+    model = load(ModelRef("spn_ien", str(folder / "runs/drawn-discs-validation-seed0/model"), "cpu"))
+    samples = read_samples(folder / "discs", ["1"], mpp=0.25, from_masks=True)
+    assert report["views"] == {"4": evaluate(samples, grouped(model, flips=4)).mean()}
+    assert f"| 4 views averaged | | {report['views']['4']['IoU']:.4f} |" in done.stdout
+    assert "flips 3 is not possible" in refused(benchmark(folder, "--flips", "3"))
 
 
 def test_reports_of_other_settings_are_not_mixed(folder):

@@ -81,12 +81,14 @@ def run_fold(
     held_out: HeldOut | None = None,
     seed: int = 0,
     start: str | None = None,
+    flips: int = 1,
     device: str = "cpu",
     progress: Callable[[str, int, int, float], None] | None = None,
 ) -> dict[str, Any]:
     """Train on a fold, score it and keep the report; one that is there already is only read.
 
     start : str or None        a model to start from, by bundled name or folder, that saw none of the scored images
+    flips : int                beside one view, this many averaged are scored (`wsiseg.flips`)
 
     Raises
     ------
@@ -139,6 +141,7 @@ def run_fold(
         "settings": settings,
         "training images": len(images),
         "images": table.rows,
+        "views": {} if flips == 1 else {str(flips): evaluate(samples, grouped(model, flips=flips)).mean()},
     }
     write_text(report, json.dumps(kept, indent=1) + "\n")
     return kept
@@ -191,7 +194,16 @@ def markdown(reports: Sequence[Mapping[str, Any]]) -> str:
         cells = " | ".join(f"{each['mean'][name]:.4f}" for name in METRICS)
         lines.append(f"| {each['fold']} | {each['seed']} | {cells} | {each['minutes']:.0f} |")
     if len(reports) > 1:
-        columns = [[each["mean"][name] for each in reports] for name in METRICS]
-        cells = " | ".join(f"{np.mean(c):.4f} ± {np.std(c, ddof=1):.4f}" for c in columns)
-        lines.append(f"| mean ± deviation | | {cells} | {sum(r['minutes'] for r in reports):.0f} in all |")
+        minutes = f"{sum(r['minutes'] for r in reports):.0f} in all"
+        lines.append(f"| mean ± deviation | | {_over_folds([r['mean'] for r in reports])} | {minutes} |")
+    views = [r.get("views", {}) for r in reports]
+    for number in sorted(set.intersection(*map(set, views)), key=int):
+        lines.append(f"| {number} views averaged | | {_over_folds([v[number] for v in views])} | |")
     return "\n".join(lines) + "\n"
+
+
+def _over_folds(means: Sequence[Mapping[str, float]]) -> str:
+    """Cells of a line: mean ± deviation of every metric; of one fold its number."""
+    columns = [[each[name] for each in means] for name in METRICS]
+    spread = [f" ± {np.std(c, ddof=1):.4f}" if len(c) > 1 else "" for c in columns]
+    return " | ".join(f"{np.mean(c):.4f}{s}" for c, s in zip(columns, spread, strict=True))

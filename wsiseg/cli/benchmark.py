@@ -30,6 +30,7 @@ def benchmark(
             help="Start every fold from this model; it must not have seen the images that are scored.",
         ),
     ] = None,
+    flips: Annotated[int, typer.Option(help="Score 4 or 8 views of every image averaged, too.")] = 1,
     first: Annotated[int, typer.Option(help="Folds at most, from the first.", min=1)] = 10,
     runs: Annotated[Path, typer.Option(help="Folder for checkpoints and models.")] = Path("runs/benchmark"),
     output: Annotated[
@@ -52,12 +53,14 @@ def benchmark(
     from wsiseg.benchmark import Place, Protocol, folds_of, markdown, run_fold
     from wsiseg.config import data_folder, read_config, read_held_out
     from wsiseg.errors import ConfigError
+    from wsiseg.flips import check_flips
     from wsiseg.outputs import write_text
     from wsiseg.predict import check_device
 
     if protocol not in get_args(Protocol):
         raise ConfigError(f"protocol {protocol!r} is unknown; choose from {', '.join(get_args(Protocol))}")
     settings = read_config(config)
+    check_flips(flips, getattr(settings.settings, "coordinates", None))
     place = Place(data_folder(data), runs, output)
     folds = folds_of(place.data / dataset, protocol)[:first]  # type: ignore[arg-type]  # checked above
     # The fold that is scored decides nothing; the official split has validation images for that.
@@ -74,6 +77,7 @@ def benchmark(
                     held_out=checks,
                     seed=seed,
                     start=start,
+                    flips=flips,
                     device=check_device(device),
                     progress=show,
                 )
