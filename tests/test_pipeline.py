@@ -20,6 +20,7 @@ from slides_made import discs, tiny_model, write_slide
 import wsiseg
 from wsiseg import job as jobs
 from wsiseg import measure, nuclei, polygons, worker
+from wsiseg.computing import begun_once, compute
 from wsiseg.errors import ConfigError, ModelError, OutputError, RegionError, StoreError, TaskError
 from wsiseg.execute import Executor, cores, dask_local, threads
 from wsiseg.export.zarr import read_store
@@ -29,7 +30,7 @@ from wsiseg.models import ModelRef
 from wsiseg.nuclei import NucleusTable
 from wsiseg.outlines import read_outlines
 from wsiseg.outputs import convert
-from wsiseg.pipeline import begun_once, compute, segment_slide
+from wsiseg.pipeline import segment_slide
 from wsiseg.progress import Progress
 from wsiseg.qupath import check_file
 from wsiseg.result import pieces, to_level0

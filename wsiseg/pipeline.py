@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from itertools import chain
@@ -20,9 +20,10 @@ from typing import Any
 from uuid import uuid4
 
 from wsiseg import execute, plugins
+from wsiseg.computing import begun_once, compute
 from wsiseg.deconvolution import read_stains
 from wsiseg.estimate import process_memory
-from wsiseg.execute import Executor, cores
+from wsiseg.execute import cores
 from wsiseg.export import remove_leftovers
 from wsiseg.export.zarr import read_store
 from wsiseg.job import Job, check_measures, check_range, make_settings, release
@@ -32,19 +33,15 @@ from wsiseg.nuclei import NucleusTable, concatenate, empty
 from wsiseg.outputs import check_outputs, convert
 from wsiseg.progress import Progress, Watch
 from wsiseg.regions import Region
-from wsiseg.result import Result, Start, about, class_counts, merge, stamp
+from wsiseg.result import Result, about, class_counts, merge, stamp
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores
 from wsiseg.store import WorkingStore, store_path, working_store
 from wsiseg.survey import Survey, survey
-from wsiseg.tiling import Tile, TilePlan
 from wsiseg.version import __version__
 from wsiseg.worker import segment_batch
 
 log = logging.getLogger(__name__)
-
-Work = Callable[[tuple[Tile, ...]], NucleusTable]
-"""What a worker does with one task: nuclei of a run of tiles, in plan pixels. Pickled for processes."""
 
 
 def segment_slide(
@@ -216,56 +213,6 @@ def ended(times: dict[str, str]) -> Iterator[NucleusTable]:
     """Nothing; notes when it was asked for."""
     times["ended"] = stamp(time.time())
     yield from ()
-
-
-@contextmanager
-def begun_once(start: Start) -> Iterator[Start]:
-    """Begins the workers when they are first needed, keeps them, and ends them when it is left."""
-    pools: list[Executor] = []
-    with ExitStack() as running:
-
-        @contextmanager
-        def begin() -> Iterator[Executor]:
-            if not pools:
-                pools.append(running.enter_context(start()))
-            yield pools[0]
-
-        yield begin
-
-
-def compute(
-    plan: TilePlan, work: Work, store: WorkingStore, start: Start, watch: Watch | None = None
-) -> Iterator[NucleusTable]:
-    """What each task of `plan` found, in their order; what the store does not hold is computed first.
-
-    Each result is committed as it arrives. Workers go on while the caller is busy with what it was given.
-
-    Raises
-    ------
-    WsisegError
-        What a task raised; everything that arrived before stays in the store.
-    """
-    done, following = set(store.done()), 0
-    left = [task for task in range(len(plan.tasks)) if task not in done]
-    if left:
-        if done:
-            log.info("going on from %s: %d of %d tasks are finished", store.path, len(done), len(plan.tasks))
-        before = tiles = sum(len(plan.tasks[task]) for task in done)
-        found, began = sum(len(table) for table in store.tables()), time.monotonic()
-        with start() as pool:
-            for position, table in pool.map(work, (plan.tasks[task] for task in left)):
-                task = left[position]
-                store.commit(task, table)
-                done.add(task)
-                tiles, found = tiles + len(plan.tasks[task]), found + len(table)
-                if watch:
-                    rate = (tiles - before) / max(1e-9, time.monotonic() - began)
-                    watch(Progress("segmenting", tiles, plan.n_tiles, found, rate))
-                while following in done:
-                    yield store.read(following)
-                    following += 1
-    for task in range(following, len(plan.tasks)):
-        yield store.read(task)
 
 
 @contextmanager

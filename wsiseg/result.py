@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -14,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg import cells, context
+from wsiseg.computing import Start
 from wsiseg.errors import ConfigError
-from wsiseg.execute import Executor
 from wsiseg.export import ExportInfo, exporter_for, zarr
 from wsiseg.export._info import DICOM_IDENTITIES
 from wsiseg.export.zarr import read_store
@@ -30,9 +29,6 @@ from wsiseg.stitch import by_grid_row, resolve_rows
 from wsiseg.store import WorkingStore
 from wsiseg.survey import Survey
 from wsiseg.version import __version__
-
-Start = Callable[[], AbstractContextManager[Executor]]
-"""Begins the workers."""
 
 PIECE = 10_000
 """Nuclei that an exporter is given at a time."""
