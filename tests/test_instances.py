@@ -1,9 +1,11 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from wsiseg import compiled
 from wsiseg.instances import instances, likely, mean_embeddings
 
 
@@ -47,6 +49,16 @@ def test_instances_are_connected_large_enough_and_without_gaps(clusters, least):
     for i in range(1, found.max() + 1):
         assert ndimage.label(found == i)[1] == 1
         assert (found == i).sum() >= least
+
+
+@pytest.mark.skipif(not compiled.AVAILABLE, reason="needs both ways to compare")
+@given(hnp.arrays(np.int8, (9, 8), elements=st.integers(0, 3)), st.integers(1, 6))
+def test_without_compiled_loops_the_same_instances(clusters, least):
+    clusters = clusters.astype(np.int32)
+    fast = instances(clusters, min_area=least)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "AVAILABLE", False)
+        np.testing.assert_array_equal(instances(clusters, min_area=least), fast)
 
 
 def test_faint_nuclei_are_left_out():

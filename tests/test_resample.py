@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.transform import resize
 
+from wsiseg import compiled
 from wsiseg.geometry import Rect
 from wsiseg.resampling import mirrored, resized
 from wsiseg.slides.readers.flat import FlatImage
@@ -137,3 +138,13 @@ def test_a_thumbnail_is_the_whole_slide_and_never_enlarged():
     assert picture.shape == (64, 93, 3)
     small = Pyramid([smooth(30, 40)])
     assert thumbnail(small, 0.5)[0].shape == (30, 40, 3)
+
+
+@pytest.mark.skipif(not compiled.AVAILABLE, reason="needs both ways to compare")
+@given(st.integers(1, 90), st.integers(1, 90))
+def test_without_compiled_loops_the_same_pixels(height, width):
+    image = SLIDE.levels[0][:60, 20:70]
+    fast = resized(image, (height, width))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "AVAILABLE", False)
+        np.testing.assert_array_equal(resized(image, (height, width)), fast)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import label as label_pieces
 
-from wsiseg.compiled import compiled
+from wsiseg import compiled
 from wsiseg.label_sums import label_sums
 
 
@@ -58,73 +58,125 @@ def instances(clusters: NDArray[np.int32], *, min_area: int) -> NDArray[np.int32
     >>> instances(np.array([[1, 1, 1, 2], [0, 0, 0, 0], [1, 1, 1, 0]]), min_area=3).tolist()
     [[1, 1, 1, 1], [0, 0, 0, 0], [2, 2, 2, 0]]
     """
-    pieces = label_pieces(clusters, background=0, connectivity=1).astype(np.int32)
-    small = np.bincount(pieces.ravel()) < min_area
-    small[0] = False
-    target = np.arange(len(small), dtype=np.int32)
-    target[small] = 0
-    contacts = _contacts(pieces)
-    contacts = contacts[small[contacts[:, 0]] & ~small[contacts[:, 1]]]
-    pairs, borders = _counted(contacts, len(small))
+    pieces, value, sizes = _connected(clusters)
+    small = sizes < min_area
+    target = np.where(small | (value == 0), 0, np.arange(len(value))).astype(np.int32)
+    one, other, borders = _neighbours(pieces, value > 0)
+    given = small[one] & ~small[other]
+    one, other, borders = one[given], other[given], borders[given]
     # Ascending borders, so that the longest is written last; among equals the lower number.
-    order = np.lexsort((-pairs[:, 1], borders))
-    target[pairs[order, 0]] = pairs[order, 1]
-    return _number(_fill_holes(target[pieces]), np.ones(len(small), bool))
+    order = np.lexsort((-other, borders))
+    target[one[order]] = other[order]
+    return _without_holes(target[pieces])
 
 
-@compiled
-def _contacts(pieces: NDArray[np.integer]) -> NDArray[np.int64]:
-    """(K, 2) both orders of every pair of neighbouring pixels of different pieces, none of them 0."""
-    height, width = pieces.shape
-    most = 0
-    for fill in range(2):  # the first time they are only counted
-        pairs = np.empty((2 * most, 2), np.int64)
-        most = 0
-        for y in range(height):
-            for x in range(width):
-                one = pieces[y, x]
-                if one == 0:
-                    continue
-                for other in (pieces[y, min(x + 1, width - 1)], pieces[min(y + 1, height - 1), x]):
-                    if other != 0 and other != one:
-                        if fill:
-                            pairs[2 * most, 0], pairs[2 * most, 1] = one, other
-                            pairs[2 * most + 1, 0], pairs[2 * most + 1, 1] = other, one
-                        most += 1
-    return pairs
+def _connected(
+    values: NDArray[np.int32],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+    """Connected pieces of equal numbers (H, W), 0 as well: (H, W) 1..n in reading order of their first pixels.
 
-
-def _counted(pairs: NDArray[np.integer], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The different ones among pairs of numbers below `size`, in ascending order, and how often each is there.
-
-    One number for a pair sorts several times faster than `np.unique` sorts rows.
+    And (n + 1,) the number of which each piece is, and its pixels; the first of both is nobody's.
     """
-    keys, counts = np.unique(pairs[:, 0].astype(np.int64) * size + pairs[:, 1], return_counts=True)
-    return np.stack(np.divmod(keys, size), axis=1), counts
+    if compiled.AVAILABLE:
+        return _joined(values)
+    pieces = label_pieces(values, background=-1, connectivity=1).astype(np.int32)
+    present, first, sizes = np.unique(pieces, return_index=True, return_counts=True)
+    assert len(present) == pieces.max()
+    return pieces, np.append(np.int32(0), values.flat[first]), np.append(0, sizes)
 
 
-def _fill_holes(labels: NDArray[np.integer]) -> NDArray[np.integer]:
-    """What one nucleus encloses, background and smaller pieces, becomes that nucleus.
+@compiled.compiled
+def _joined(values: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+    height, width = values.shape
+    pieces, parent, begun = np.empty((height, width), np.int32), np.empty(values.size + 1, np.int32), 0
+    for y in range(height):
+        for x in range(width):
+            left = x > 0 and values[y, x - 1] == values[y, x]
+            if y > 0 and values[y - 1, x] == values[y, x]:
+                piece = pieces[y - 1, x]
+                if left and pieces[y, x - 1] != piece:
+                    one, other = _root(parent, piece), _root(parent, pieces[y, x - 1])
+                    piece = min(one, other)
+                    parent[max(one, other)] = piece
+            elif left:
+                piece = pieces[y, x - 1]
+            else:
+                begun += 1
+                piece = begun
+                parent[begun] = begun
+            pieces[y, x] = piece
+    count = 0
+    for piece in range(1, begun + 1):  # a parent comes before its pieces, and has its last number by then
+        if parent[piece] == piece:
+            count += 1
+            parent[piece] = count
+        else:
+            parent[piece] = parent[parent[piece]]
+    value, sizes = np.zeros(count + 1, np.int32), np.zeros(count + 1, np.int64)
+    for y in range(height):
+        for x in range(width):
+            piece = parent[pieces[y, x]]
+            pieces[y, x] = piece
+            value[piece] = values[y, x]
+            sizes[piece] += 1
+    return pieces, value, sizes
+
+
+@compiled.compiled
+def _root(parent: NDArray[np.int32], piece: int) -> int:
+    while parent[piece] != piece:
+        parent[piece] = parent[parent[piece]]
+        piece = parent[piece]
+    return piece
+
+
+def _neighbours(
+    pieces: NDArray[np.int32], counts: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(K,) both orders of every pair of neighbours among the pieces 1..n that `counts`, and how many pixels meet."""
+    size = len(counts)
+    # One number for a pair sorts several times faster than `np.unique` sorts rows.
+    keys, borders = np.unique(_contacts(pieces, counts), return_counts=True)
+    low, high = np.divmod(keys, size)
+    return np.append(low, high), np.append(high, low), np.append(borders, borders)
+
+
+@compiled.compiled
+def _contacts(pieces: NDArray[np.int32], counts: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """(C,) lower number * len(counts) + higher number, for every two pixels side by side of different pieces."""
+    (height, width), size = pieces.shape, len(counts)
+    keys = np.empty(2 * pieces.size, np.int64)
+    found = 0
+    for y in range(height):
+        for x in range(width):
+            one = pieces[y, x]
+            if not counts[one]:
+                continue
+            for other in (pieces[y, min(x + 1, width - 1)], pieces[min(y + 1, height - 1), x]):
+                if other != one and counts[other]:
+                    keys[found] = min(one, other) * size + max(one, other)
+                    found += 1
+    return keys[:found].copy()
+
+
+def _without_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """What one nucleus encloses, background and smaller pieces, becomes that nucleus; numbered 1.. in reading order.
 
     A leaf touches one other piece alone and no border of the image. A leaf that touches a nucleus is
     enclosed by it; so is a hole, with the leaves in it, that touches but one piece that is no leaf.
     """
-    count = int(labels.max(initial=0))
-    if not count:
-        return labels
-    holes = label_pieces(labels == 0, background=False, connectivity=1)
-    pieces = np.where(labels > 0, labels, holes + count).astype(np.int32)
-    size = int(pieces.max()) + 1
-    one, other = _counted(_contacts(pieces), size)[0].T
+    pieces, value, _ = _connected(labels)
+    nucleus = value > 0
+    size = len(value)
+    one, other, _ = _neighbours(pieces, np.ones(size, bool))
     border = np.zeros(size, bool)
     for side in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
         border[side] = True
     leaf = (np.bincount(one, minlength=size) == 1) & ~border
-    target = np.arange(size, dtype=np.int32)
-    target[count + 1 :] = 0
-    inside = leaf[one] & (other <= count)
+    target = np.where(nucleus, np.arange(size), 0)
+    inside = leaf[one] & nucleus[other]
     target[one[inside]] = other[inside]
-    firm = (one > count) & ~border[one] & ~leaf[other]
+    firm = ~nucleus[one] & ~border[one] & ~leaf[other]
     alone = np.bincount(one[firm], minlength=size) == 1
     encloser = np.zeros(size, np.int64)
     encloser[one[firm]] = other[firm]
@@ -132,22 +184,21 @@ def _fill_holes(labels: NDArray[np.integer]) -> NDArray[np.integer]:
     target[filled] = encloser[filled]
     within = leaf[one] & alone[other]
     target[one[within]] = encloser[other[within]]
-    return target[pieces]
+    return _number(pieces, target)
 
 
-@compiled
-def _number(labels: NDArray[np.integer], keep: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Those of the labels that are kept, numbered 1.. in reading order of their first pixels."""
-    number, count = np.zeros(len(keep), np.int32), 0
-    numbered = np.zeros(labels.shape, np.int32)
+@compiled.compiled
+def _number(labels: NDArray[np.integer], target: NDArray[np.int64]) -> NDArray[np.int32]:
+    """What each label becomes, 0 or another one, numbered 1.. in reading order of the first pixels."""
+    number, count = np.zeros(len(target), np.int32), 0
+    numbered = np.empty(labels.shape, np.int32)
     for y in range(labels.shape[0]):
         for x in range(labels.shape[1]):
-            label = labels[y, x]
-            if label > 0 and keep[label]:
-                if number[label] == 0:
-                    count += 1
-                    number[label] = count
-                numbered[y, x] = number[label]
+            label = target[labels[y, x]]
+            if label > 0 and number[label] == 0:
+                count += 1
+                number[label] = count
+            numbered[y, x] = number[label]
     return numbered
 
 
@@ -159,8 +210,10 @@ def likely(labels: NDArray[np.int32], prob: NDArray[np.floating], least: float) 
     if least <= 0 or not labels.any():
         return labels
     sums, sizes = label_sums(prob[None], labels, int(labels.max()))
-    keep = np.concatenate([[False], sums[:, 0] >= least * sizes])
-    return _number(labels, keep)
+    kept = np.flatnonzero(sums[:, 0] >= least * sizes) + 1
+    target = np.zeros(len(sizes) + 1, np.int64)
+    target[kept] = kept
+    return _number(labels, target)
 
 
 def mean_embeddings(

@@ -67,10 +67,16 @@ def cell_means(
 ) -> tuple[Rows, NDArray[np.float32]]:
     """(P, D) mean of the pixels of each cell of the plan, and (P,) their number, in reading order of the cells."""
     columns = (width + start[1]) // cell[1] + 1
-    last = (index[-1] // width + start[0]) // cell[0]
-    place = np.full((last + 1) * columns, -1, np.int64)
-    for i in index:
-        place[(i // width + start[0]) // cell[0] * columns + (i % width + start[1]) // cell[1]] = 0
+    across = (np.arange(width) + start[1]) // cell[1]
+    key, row, end = np.empty(len(index), np.int64), 0, 0
+    for n in range(len(index)):
+        if index[n] >= end:  # the first pixel of a row
+            row = index[n] // width
+            end = (row + 1) * width
+        key[n] = (row + start[0]) // cell[0] * columns + across[index[n] - row * width]
+    place = np.full(key[-1] // columns * columns + columns, -1, np.int64)
+    for n in range(len(index)):
+        place[key[n]] = 0
     count = 0
     for c in range(len(place)):
         if place[c] == 0:
@@ -78,8 +84,7 @@ def cell_means(
             count += 1
     means, sizes = np.zeros((count, pixels.shape[1]), np.float32), np.zeros(count, np.float32)
     for n in range(len(index)):
-        i = index[n]
-        p = place[(i // width + start[0]) // cell[0] * columns + (i % width + start[1]) // cell[1]]
+        p = place[key[n]]
         sizes[p] += 1
         for d in range(pixels.shape[1]):
             means[p, d] += pixels[n, d]
@@ -248,14 +253,15 @@ def _pull(
 @compiled
 def _first_of_each(modes: Rows, bandwidth: float) -> NDArray[np.bool_]:
     """(M,) which of the modes have no earlier one, itself kept, within the bandwidth."""
-    row0, column0, rows, columns, begin, order = _cells(modes, bandwidth)
+    side = 3 * bandwidth  # of cells: there are often too many of them otherwise
+    row0, column0, rows, columns, begin, order = _cells(modes, side)
     keep = np.ones(len(modes), np.bool_)
     for m in range(len(modes)):
         if not keep[m]:
             continue
         row, column = (
-            math.floor(modes[m, 0] / bandwidth) - row0,
-            math.floor(modes[m, 1] / bandwidth) - column0,
+            math.floor(modes[m, 0] / side) - row0,
+            math.floor(modes[m, 1] / side) - column0,
         )
         left, right = max(column - 1, 0), min(column + 1, columns - 1)
         for r in range(max(row - 1, 0), min(row + 1, rows - 1) + 1):
@@ -272,17 +278,26 @@ def _first_of_each(modes: Rows, bandwidth: float) -> NDArray[np.bool_]:
 def nearest(pixels: Rows, modes: Rows, side: float) -> NDArray[np.int64]:
     """Index of the mode (M, D) nearest to each pixel (N, D); of equal ones, the first.
 
-    Rings of cells of `side` about the pixel are searched until none can hold a nearer one.
+    No two modes are within twice `side` of each other: one within `side` of a pixel is the nearest. It is mostly that of
+    the pixel before; else rings of cells of `side` about the pixel are searched until none can hold a nearer one.
     """
     row0, column0, rows, columns, begin, order = _cells(modes, side)
     found = np.empty(len(pixels), np.int64)
     dims = pixels.shape[1]
+    sure, which = np.float32((0.99 * side) ** 2), -1  # a little less: sums are rounded
     for p in range(len(pixels)):
+        if which >= 0:
+            square = np.float32(0)
+            for d in range(dims):
+                square += (modes[which, d] - pixels[p, d]) ** 2
+            if square < sure:
+                found[p] = which
+                continue
         y, x = pixels[p, 0], pixels[p, 1]
         row, column = math.floor(y / side) - row0, math.floor(x / side) - column0
         last = max(row, rows - 1 - row, column, columns - 1 - column)
         best, which, ring = np.float32(np.inf), -1, 0
-        while ring <= last and (ring <= 1 or ((ring - 1) * side) ** 2 <= best):
+        while ring <= last and (ring <= 1 or ((ring - 1) * side) ** 2 <= best) and best >= sure:
             for r in range(max(row - ring, 0), min(row + ring, rows - 1) + 1):
                 across = 1 if abs(r - row) == ring else 2 * ring
                 for c in range(column - ring, column + ring + 1, across):

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from wsiseg import compiled
+
 
 def resized(image: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
     """An image (H, W, 3) at another (H, W), filtered as slides are, mirrored outside."""
@@ -23,12 +25,44 @@ def filtered(
     across: tuple[NDArray[np.int64], NDArray[np.float32]],
 ) -> NDArray[np.uint8]:
     """Pixels (M, N, 3) through the `taps` of both axes: (h, w, 3) uint8."""
+    if compiled.AVAILABLE:
+        return _filtered(source, *down, *across)
     # Along the rows first: enlarging, that is the smaller picture.
     wide = weighted(source.transpose(1, 0, 2), *across).transpose(1, 0, 2)
     full = weighted(wide, *down)
     full += np.float32(0.5)
     result: NDArray[np.uint8] = np.clip(full, 0, 255, out=full).astype(np.uint8)
     return result
+
+
+@compiled.compiled_exactly
+def _filtered(
+    source: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    of_rows: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    of_columns: NDArray[np.float32],
+) -> NDArray[np.uint8]:
+    """The same sums in the same order, in half the time."""
+    height, width = len(rows), len(columns)
+    wide = np.empty((len(source), 3 * width), np.float32)
+    for y in range(len(source)):
+        for x in range(width):
+            for channel in range(3):
+                total = np.float32(0)
+                for tap in range(columns.shape[1]):
+                    total += of_columns[x, tap] * np.float32(source[y, columns[x, tap], channel])
+                wide[y, 3 * x + channel] = total
+    full, line = np.empty((height, 3 * width), np.uint8), np.empty(3 * width, np.float32)
+    for y in range(height):
+        line[:] = 0
+        for tap in range(rows.shape[1]):
+            weight, row = of_rows[y, tap], wide[rows[y, tap]]
+            for x in range(3 * width):
+                line[x] += weight * row[x]
+        for x in range(3 * width):
+            full[y, x] = np.uint8(min(max(line[x] + np.float32(0.5), np.float32(0)), np.float32(255)))
+    return full.reshape(height, width, 3)
 
 
 def mirrored(start: int, stop: int, size: int) -> NDArray[np.int64]:
