@@ -298,7 +298,7 @@ def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(
 
     result = run(*options, "-v")
     assert result.exit_code == 0
-    assert f"going on from {kept}: {done} of 14 tasks are finished" in result.stderr
+    assert f"going on from {kept}: {done} of 17 tasks are finished" in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["out.geojson"]
     assert run(*options[:2], "-o", tmp_path / "whole.geojson", *options[4:]).exit_code == 0
     assert out.read_bytes() == (tmp_path / "whole.geojson").read_bytes()

@@ -10,7 +10,7 @@ WORKERS = 2
 BASE = 600e6
 """Bytes of a process with torch and a model in it."""
 
-BYTES_PER_PIXEL = 300
+BYTES_PER_PIXEL = 340
 """Bytes at the peak per pixel of a tile with its halo: activations of the networks, maps, the tile, and what the
 process keeps for the next one. A worker that has more gives it back after the tile (`memory.give_back`)."""
 
@@ -21,7 +21,7 @@ CORE_SECONDS_PER_MEGAPIXEL = 1.0
 def workers_in(memory: float, *, tile_size: int, halo: int = 192, shared: bool) -> int:
     """Workers that fit into `memory` bytes, at most; `shared`, where all are threads of one process.
 
-    >>> workers_in(4e9, tile_size=1536, shared=True), workers_in(1e9, tile_size=1536, shared=True)
+    >>> workers_in(4.5e9, tile_size=1536, shared=True), workers_in(1e9, tile_size=1536, shared=True)
     (3, 0)
     """
     tile = (tile_size + 2 * halo) ** 2 * BYTES_PER_PIXEL

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from wsiseg.errors import ConfigError
@@ -99,7 +99,7 @@ def make_plan(
     core, halo
         Plan pixels; multiples of 64, so that overlapping tiles sample one grid.
     run
-        Tiles in a task.
+        Tiles in a task, at most: the last tasks have fewer.
     keep
         Whether a core (clipped to the plan) is to be computed at all; all are, where it is None.
 
@@ -111,7 +111,7 @@ def make_plan(
     Examples
     --------
     >>> plan = make_plan((100, 200), mpp=0.25, core=128, halo=64)
-    >>> plan.grid, plan.n_tiles, plan.tasks[0][1].outer
+    >>> plan.grid, plan.n_tiles, plan.tasks[1][0].outer
     ((1, 2), 2, Rect(y0=-64, x0=64, y1=192, x1=320))
     """
     check_tile_size(core)
@@ -125,5 +125,17 @@ def make_plan(
             rect = Rect(row * core, column * core, (row + 1) * core, (column + 1) * core)
             if keep is None or keep(rect.intersect(whole)):
                 tiles.append(Tile(row * columns + column, rect, rect.grow(halo)))
-    tasks = tuple(tuple(tiles[i : i + run]) for i in range(0, len(tiles), run))
-    return TilePlan(mpp, shape, core, halo, (rows, columns), tasks)
+    return TilePlan(mpp, shape, core, halo, (rows, columns), tuple(runs(tiles, run)))
+
+
+def runs(tiles: Sequence[Tile], run: int) -> Iterator[tuple[Tile, ...]]:
+    """`tiles` in runs of so many, and towards the end of fewer and fewer: no worker waits long for the last one.
+
+    >>> [len(task) for task in runs([Tile(i, Rect(0, 0, 1, 1), Rect(0, 0, 1, 1)) for i in range(21)], 4)]
+    [4, 4, 4, 3, 2, 2, 1, 1]
+    """
+    begun = 0
+    while begun < len(tiles):
+        size = min(run, 1 + (len(tiles) - begun) // 4)
+        yield tuple(tiles[begun : begun + size])
+        begun += size

@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import VLWholeSlideMicroscopyImageStorage
-from wsidicom import WsiDicom
 
 from wsiseg.errors import SlideError
 from wsiseg.geometry import Rect
 from wsiseg.slides.slide import Fill, read_on_white
+
+if TYPE_CHECKING:
+    from wsidicom import WsiDicom
 
 ORDER = 20
 
@@ -53,6 +55,8 @@ class WsiDicomReader:
     @property
     def properties(self) -> Mapping[str, str]:
         """See `Slide`."""
+        from pydicom.uid import VLWholeSlideMicroscopyImageStorage  # see `open`
+
         uids = self.handle.levels.base_level.datasets[0].uids
         # Named as OpenSlide names them.
         found = {
@@ -90,4 +94,6 @@ def open(path: str, use_bounds: bool) -> WsiDicomReader:  # the plug-in's one ve
     """Open a slide; see `slides.readers`."""
     if not Path(path).exists():
         raise FileNotFoundError(path)
+    from wsidicom import WsiDicom  # takes most of a second, and few slides are its own
+
     return WsiDicomReader(WsiDicom.open(path), path)
