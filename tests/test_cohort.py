@@ -29,6 +29,7 @@ from wsiseg.cohort.run import run_cohort, take
 from wsiseg.cohort.slide import Means, lease_path, place_of
 from wsiseg.cohort.status import retry, status
 from wsiseg.cohort.stop import Stop as Listener
+from wsiseg.cohort.submission import requeue
 from wsiseg.cohort.tables import nuclei_of, write_nuclei, write_slides
 from wsiseg.errors import DataError, OutputError, StoreError, TaskError
 from wsiseg.pipeline import segment_slide
@@ -562,3 +563,14 @@ def test_two_that_race_make_one_result_and_size_costs_little() -> None:
     assert found["ended_by_first"] + found["ended_by_second"] == 6
     assert found["left_behind"] == 0
     assert found["inodes_a_slide"] < 50
+
+
+@pytest.mark.parametrize(("end", "agreed"), [("exit 0", True), ("kill -TERM $$", True), ("exit 1", False)])
+def test_a_task_is_queued_again_even_where_that_ends_scontrol_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str, agreed: bool
+) -> None:
+    program = tmp_path / "scontrol"
+    program.write_text(f"#!/bin/sh\n{end}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert requeue("8_0") == agreed

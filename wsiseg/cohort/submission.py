@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -140,4 +141,5 @@ def requeue(job: str) -> bool:
     if not job or shutil.which("scontrol") is None:
         return False
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    return done.returncode == 0
+    # Queueing a task again ends all its processes, and scontrol may be ended before it can say so.
+    return done.returncode in (0, -signal.SIGTERM)
