@@ -2,7 +2,8 @@
 
 Networks take and give back arrays of up to 100 MiB, tile after tile. The C library asks the system for each of them
 anew, and the system clears every page first: measured on a slide, a quarter of all time went there, and as much of a
-training step. Kept in one heap they are used again. In the long run holes between them add up; `give_back` bounds that.
+training step. Kept in one heap they are used again. In the long run holes between them add up, on a large slide to as
+much as is in use; `give_back` bounds that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from itertools import count
 from pathlib import Path
 
 SETTINGS = {
@@ -21,6 +23,11 @@ SETTINGS = {
 
 ENVIRONMENT = {name: str(value) for name, (_, value) in SETTINGS.items()}
 """For processes that are yet to begin."""
+
+EVERY = 16
+"""Calls of `give_back` of which one gives back in any case: so rarely that it costs nothing, so often that no holes add up."""
+
+_calls = count(1)
 
 
 def keep_memory() -> None:
@@ -39,14 +46,16 @@ def keep_memory() -> None:
 
 
 def give_back(beyond: float) -> bool:
-    """Where this process has more than so many bytes, return to the system what it keeps unused; whether it did.
+    """Return to the system what this process keeps unused; whether it did.
 
-    Elsewhere than on Linux with the GNU C library nothing is kept, and nothing is done.
+    It does where the process has more than `beyond` bytes, and every `EVERY`-th time. Elsewhere than on Linux with the
+    GNU C library nothing is kept, and nothing is done.
     """
     if not sys.platform.startswith("linux"):
         return False
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     library = ctypes.CDLL(None)
-    if pages * os.sysconf("SC_PAGE_SIZE") <= beyond or not hasattr(library, "malloc_trim"):
+    little = pages * os.sysconf("SC_PAGE_SIZE") <= beyond
+    if (little and next(_calls) % EVERY) or not hasattr(library, "malloc_trim"):
         return False
     return bool(library.malloc_trim(0))

@@ -28,6 +28,7 @@ from wsiseg.export import remove_leftovers
 from wsiseg.export.zarr import read_store
 from wsiseg.job import Job, check_measures, check_range, make_settings, release
 from wsiseg.measure import Wanted
+from wsiseg.memory import give_back
 from wsiseg.models import DEFAULT, ModelCard, ModelRef, describe, find_model
 from wsiseg.nuclei import NucleusTable, concatenate, empty
 from wsiseg.outputs import check_outputs, convert
@@ -158,6 +159,7 @@ def segment_slide(
         roi=Path(roi) if roi else None,
         stains=choice if "stain" in measure else None,
     )
+    give_back(beyond=0)  # pictures of the whole slide are not needed any more
     log.info(
         "%s: %d x %d px of %.4g um, %.2f mm2 of tissue, %d tiles",
         *(slide, *found.shape[::-1], found.mpp, found.tissue_mm2, found.plan.n_tiles),

@@ -140,7 +140,7 @@ class Table:
         self.grown = {
             "X": growing(group, "X"),
             "spatial": growing(group["obsm"], "spatial"),
-            "_index": growing(self.observations, "_index", STRINGS),
+            "_index": Growing(self.observations, "_index", attributes=STRINGS, as_text=True),
             **{name: growing(self.observations, name) for name in ("nucleus", "probability", "area_um2")},
         }
         for name, categories in (("region", (SHAPES,)), ("class", info.class_names)):
@@ -183,7 +183,7 @@ class Table:
         values: Mapping[str, NDArray[Any]] = {
             "X": measured,
             "spatial": place,
-            "_index": numbers.astype(np.str_).astype(np.dtypes.StringDType()),
+            "_index": numbers,
             "nucleus": numbers,
             "region": np.zeros(len(numbers), np.int8),
             "class": label.astype(np.int16),
@@ -212,9 +212,9 @@ class Table:
         texts(variables, "_index", self.names)
 
 
-def growing(group: Any, name: str, attributes: Mapping[str, Any] = ARRAY) -> Growing:
+def growing(group: Any, name: str) -> Growing:
     """An array of rows, in files that every reader of zarr version 3 knows."""
-    return Growing(group, name, attributes=attributes)
+    return Growing(group, name, attributes=ARRAY)
 
 
 def texts(group: Any, name: str, values: Sequence[str]) -> None:
