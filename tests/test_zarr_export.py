@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from wsiseg import nuclei
 from wsiseg.errors import StoreError
 from wsiseg.export import ExportInfo
 from wsiseg.export.zarr import read_store, write
-from wsiseg.nuclei import Rings
+from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.regions import Region
 
 SQUARE = np.array([[0.0, 0.0], [0.0, 9.0], [9.0, 9.0], [9.0, 0.0]])
@@ -62,6 +63,24 @@ def test_it_comes_in_pieces_that_bound_memory(store: Path, monkeypatch: pytest.M
     pieces = list(read_store(store)[1])
     assert [len(piece) for piece in pieces] == [128, 128, 44]
     assert same(nuclei.concatenate(pieces), TABLE)
+
+
+def test_it_is_written_a_file_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsiseg.export._growing.ROWS", 16)
+    monkeypatch.setattr("wsiseg.export._growing.FILE_BYTES", 1024)
+    written: list[int] = []
+
+    def tables() -> Iterator[NucleusTable]:
+        for start in range(0, len(TABLE), 7):
+            yield TABLE.take(np.arange(start, min(start + 7, len(TABLE))))
+            written.append(len([*tmp_path.glob("*/vertices/c/*/*")]))
+
+    write(tmp_path / "g.zarr", tables(), INFO)
+    assert same(nuclei.concatenate(list(read_store(tmp_path / "g.zarr")[1])), TABLE)
+    files = -(-len(TABLE.vertices) // 128)  # of 128 corners of 8 bytes
+    assert len([*tmp_path.glob("*/vertices/c/*/*")]) == files
+    assert np.diff(written).max() <= 2
+    assert written[-1] >= files - 1
 
 
 def test_few_files(store: Path) -> None:
