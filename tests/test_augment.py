@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
-from wsiseg.augment import Augmentation, augmented_crop, random_crop, vary_colour
+from wsiseg.augment import Augmentation, _grid, _mean_of_five, augmented_crop, random_crop, vary_colour
 from wsiseg.debris import add_debris
 
 
@@ -80,3 +81,18 @@ def test_debris_is_background_and_leaves_the_rest():
         assert torch.allclose(drawn[:, inner], pixels[:, inner], atol=1e-3)
         changed |= bool((marks == 1).any())
     assert changed
+
+
+def test_the_mean_of_five_is_what_pooling_gives():
+    pixels = torch.rand(3, 17, 23)
+    pooled = F.avg_pool2d(pixels[None], 5, 1, padding=2, count_include_pad=False)[0]
+    assert torch.allclose(_mean_of_five(pixels), pooled, atol=1e-6)
+
+
+def test_a_crop_looks_where_its_matrix_says():
+    matrix, centre, shape = np.array([[0.8, 0.3], [-0.4, 1.1]]), np.array([20.0, 31.0]), (50, 70)
+    grid = _grid(matrix, centre, 12, shape)
+    assert grid.shape == (1, 12, 12, 2)
+    for row, column in ((0, 0), (3, 10), (11, 11)):
+        y, x = matrix @ (np.array([row, column]) - 5.5) + centre
+        assert grid[0, row, column].tolist() == pytest.approx([2 * x / 70 - 1, 2 * y / 50 - 1], abs=1e-6)
