@@ -3,7 +3,7 @@
     python benchmarks/growth.py SOURCE -o FOLDER [--sides 10000 20000 40000 60000] [--runs 3] [--model MODEL] [--json]
 
 Slides of each size are made of SOURCE (`big_slide.py`) and segmented, each in a process of its own. Without --model
-a rule of colour stands in for the networks, which finds about as many nuclei in a tenth of the time and takes as much
+a rule of colour stands in for the networks, which finds about as many nuclei in a fifteenth of the time and takes as much
 memory; what is measured is everything around them. Time per tile is from the first finished task to the last, start-up
 excluded: by the clock, and processor seconds, which a machine shared with other work disturbs less; memory is the peak
 PSS of the process and its children. A size and run that is in FOLDER/growth.json already is not done again.
@@ -32,6 +32,11 @@ from wsiseg.memory import keep_memory
 from wsiseg.pipeline import segment_slide
 from wsiseg.progress import Progress
 from wsiseg.recipes import spn_ien
+
+NETWORKS = 230
+"""Bytes that the networks take for each pixel of a tile."""
+PIECE = 1 << 25
+"""Bytes of one of their maps."""
 
 
 def main() -> None:
@@ -159,12 +164,6 @@ def one(slide: Path, output: Path, model: str | None) -> None:
             }
         )
     )
-
-
-NETWORKS = 230
-"""Bytes that the networks take for each pixel of a tile."""
-PIECE = 1 << 25
-"""Bytes of one of their maps."""
 
 
 def stand_in(

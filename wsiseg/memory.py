@@ -25,7 +25,7 @@ ENVIRONMENT = {name: str(value) for name, (_, value) in SETTINGS.items()}
 """For processes that are yet to begin."""
 
 EVERY = 16
-"""Calls of `give_back` of which one gives back in any case: so rarely that it costs nothing, so often that no holes add up."""
+"""Calls of `give_back` of which one gives back in any case: pages that are asked for anew cost time, holes memory."""
 
 _calls = count(1)
 
