@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ ROWS: Mapping[str, str] = {
     "margin": "k-means background within 3 px of a nucleus stays unlabelled",
     "haematoxylin": "k-means sees the density of haematoxylin beside RGB",
     "local": "k-means of each Voronoi cell (Chamanzar and Nie 2020) instead of the image's",
+    "settled": "the base's networks, and outlines settle on the image's edges",
     "supervised": "full masks: what points leave to be won",
 }
 OPTIONS: Mapping[str, Mapping[str, float]] = {
@@ -59,8 +60,8 @@ OPTIONS: Mapping[str, Mapping[str, float]] = {
     "local": {"local": 1},
 }
 """Rows that change how pseudo-labels are made, and how."""
-SAME_SPN = ("input", "patch")
-"""Rows whose SPN is the base row's: it is copied, not trained again."""
+COPIED: Mapping[str, Sequence[str]] = {"input": ["spn"], "patch": ["spn"], "settled": ["spn", "ien"]}
+"""Networks of the base row that a row takes instead of training them again."""
 
 
 def main() -> None:
@@ -97,9 +98,9 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
     if row == "fixed-sigma":
         images = with_sigma(images)
     folder = options.output / f"{row}-seed{seed}"
-    if row in SAME_SPN:
+    for name in COPIED.get(row, []):
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(options.output / f"base-seed{seed}" / "spn.pt", folder / "spn.pt")
+        shutil.copy(options.output / f"base-seed{seed}" / f"{name}.pt", folder / f"{name}.pt")
     recipe = plugins.load(recipes, config.recipe)
     began = time.perf_counter()
     networks = train(
@@ -129,10 +130,10 @@ def changed(config: Config, row: str) -> Config:
     """The base configuration with a row's one change."""
     short = replace(config.settings.spn, crops=CROPS)
     once = {"refresh": None, "foreground": 0.25}
-    settings: dict[str, Any] = {"spn": short, "ien": short, "least_score": 0.0, **once}
+    settings: dict[str, Any] = {"spn": short, "ien": short, "least_score": 0.0, "settle": (0, 0), **once}
     recipe, augmentation = config.recipe, config.augmentation
     data = tuple(d for d in config.data if d.folder == "multiorgan")
-    if row in SAME_SPN:
+    if row in ("input", "patch"):
         settings |= {"coordinates": row, "bandwidth": 1.5}
     if row == "self-supervised":
         four_fifths = replace(short, crops=CROPS * 4 // 5)
@@ -156,6 +157,8 @@ def changed(config: Config, row: str) -> Config:
             noise=0,
         )
     data = tuple(d.model_copy(update={"options": {**d.options, **OPTIONS.get(row, {})}}) for d in data)
+    if row == "settled":
+        settings["settle"] = (1, 3)
     if row == "supervised":
         recipe = "supervised"
         settings |= {"foreground": 0.5}

@@ -215,6 +215,17 @@ def likely(labels: NDArray[np.int32], prob: NDArray[np.floating], least: float) 
     return _number(labels, target)
 
 
+def at_least(labels: NDArray[np.int32], min_area: int) -> NDArray[np.int32]:
+    """The nuclei of `min_area` pixels or more, numbered again.
+
+    >>> at_least(np.array([[3, 3, 0, 1]]), 2).tolist()
+    [[1, 1, 0, 0]]
+    """
+    target = np.where(np.bincount(labels.ravel()) >= min_area, np.arange(labels.max(initial=0) + 1), 0)
+    target[0] = 0
+    return _number(labels, target)
+
+
 def mean_embeddings(
     embedding: NDArray[np.floating], labels: NDArray[np.integer], count: int
 ) -> NDArray[np.float32]:

@@ -15,11 +15,13 @@ class Maps:
     prob : (K, H, W) float32                  probability of each class of nucleus; their sum is a nucleus's
     embedding : (D, H, W) float16 or None     instance embedding without its anchor
     boundary : (H, W) float32 or None         probability of a nucleus's boundary, where a recipe tells it from the rest
+    edges : (H, W) uint8 or None              how strong the image's edges are, where outlines settle on them
     """
 
     prob: NDArray[np.float32]
     embedding: NDArray[np.float16] | None = None
     boundary: NDArray[np.float32] | None = None
+    edges: NDArray[np.uint8] | None = None
 
     @property
     def aligned(self) -> bool:
@@ -30,4 +32,5 @@ class Maps:
         """A part of aligned maps; nothing is copied."""
         embedding = None if self.embedding is None else self.embedding[:, *window]
         boundary = None if self.boundary is None else self.boundary[window]
-        return Maps(self.prob[:, *window], embedding, boundary)
+        edges = None if self.edges is None else self.edges[window]
+        return Maps(self.prob[:, *window], embedding, boundary, edges)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from wsiseg.ambiguity import ambiguous as hard_to_tell
+from wsiseg.boundaries import edge_strength, settled
 from wsiseg.cluster import cluster_anchored, cluster_free
 from wsiseg.errors import ConfigError
 from wsiseg.geometry import Rect
-from wsiseg.instances import instances, likely, mean_embeddings, without_background
+from wsiseg.instances import at_least, instances, likely, mean_embeddings, without_background
 from wsiseg.maps import Maps
 from wsiseg.networks.coordinates import (
     CHANNELS,
@@ -69,6 +70,8 @@ class Settings:
     threshold, bandwidth          T_0 and the mean-shift's at inference
     min_area                      smallest nucleus, square pixels
     least_score                   mean foreground probability below which a nucleus is left out
+    settle                        steps (pixels) inwards and outwards within which outlines settle on edges of the
+                                  image (`wsiseg.boundaries`); (0, 0): they stay where T_0 has them, as published
     init                          where the encoders start: "random", "self-supervised" (Xie et al. 2020, on
                                   the training images), or the path or URL of a ResNet checkpoint
     encoder, spn, spn_again, ien  schedules: of the self-supervised start and the second SPN, where there are
@@ -98,6 +101,7 @@ class Settings:
     bandwidth: float = 1.5
     min_area: int = 30
     least_score: float = 0.0
+    settle: tuple[int, int] = (1, 3)
     init: str = "random"
     encoder: Schedule = field(default_factory=lambda: Schedule(crops=8_000, batch=8, size=384))
     spn: Schedule = field(default_factory=Schedule)
@@ -223,6 +227,20 @@ def maps(
     origins: Sequence[tuple[int, int]],
 ) -> list[Maps]:
     """Maps of each of `images` (B, 3, H, W), whose first pixels lie at `origins` in the plan."""
+    if any(settings.settle):
+        seen = _maps(trained, settings, images, origins)
+        reds = images[:, 0].mul(255).round().byte().cpu().numpy()
+        return [replace(one, edges=edge_strength(red)) for one, red in zip(seen, reds, strict=True)]
+    return _maps(trained, settings, images, origins)
+
+
+def _maps(
+    trained: Mapping[str, nn.Module],
+    settings: Settings,
+    images: Tensor,
+    origins: Sequence[tuple[int, int]],
+) -> list[Maps]:
+    """What the networks say."""
     network = partial(run, trained["ien"])
     if settings.shared:
         outputs = network(images)
@@ -251,17 +269,30 @@ def group(
     min_area: int | None = None,
     device: str = "cpu",
 ) -> tuple[NDArray[np.int32], NDArray[np.float32] | None]:
-    """Clusters of the embedding over the foreground, as connected nuclei.
+    """Clusters of the embedding over the foreground, as connected nuclei whose outlines settle on the image's edges.
 
     Returns
     -------
     labels : (H, W) int32    1..n without gaps
     embedding : (n, D) float32 in `output` form, else None: only there do tiles agree
     """
+    least = settings.min_area if min_area is None else min_area
+    foreground = tile.prob[0] >= (settings.threshold if threshold is None else threshold)
+    labels = _instances(tile, settings, frame, foreground, least, device)
+    if tile.edges is not None:
+        inner, outer = settings.settle
+        labels = at_least(settled(labels, tile.edges, inner=inner, outer=outer), least)
+    if settings.coordinates != "output" or tile.embedding is None:
+        return labels, None
+    return labels, mean_embeddings(tile.embedding, labels, int(labels.max(initial=0)))
+
+
+def _instances(
+    tile: Maps, settings: Settings, frame: Rect, foreground: NDArray[np.bool_], least: int, device: str
+) -> NDArray[np.int32]:
+    """The nuclei where T_0 and the clusters have them."""
     assert tile.embedding is not None
     prob, embedding = tile.prob[0], tile.embedding
-    least = settings.min_area if min_area is None else min_area
-    foreground = prob >= (settings.threshold if threshold is None else threshold)
     if settings.coordinates == "output":
         clusters = cluster_anchored(
             embedding,
@@ -271,15 +302,13 @@ def group(
             bandwidth=settings.bandwidth,
             device=device,
         )
-        labels = instances(clusters, min_area=least)
-        labels = likely(labels, prob, settings.least_score)
-        return labels, mean_embeddings(embedding, labels, int(labels.max(initial=0)))
+        return likely(instances(clusters, min_area=least), prob, settings.least_score)
     free = partial(_free_instances, settings, least, device)
     if settings.coordinates == "input":
-        return free(embedding, foreground, prob), None
+        return free(embedding, foreground, prob)
     return paste(
         foreground.shape, lambda here, there: free(embedding[:, *there], foreground[here], prob[here])
-    ), None
+    )
 
 
 def ambiguous(
