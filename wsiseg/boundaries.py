@@ -19,9 +19,6 @@ _DENSITY = np.rint(-64 * np.log((np.arange(256) + 1) / 256)).astype(np.float32)
 _SCALE = 510 / (64 * 16 * 8)
 """From sums to the answer: 255 is 0.5; density's unit, and the sums of the weights across an edge and along it."""
 
-_WEIGHTS = np.array([7, 17, 32, 46, 52, 46, 32, 17, 7], np.float32)
-"""A Gaussian of sigma 2 px in 256ths."""
-
 
 def edge_strength(red: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """How much the optical density of red changes, (H, W) to (H, W) uint8; 255 is 0.5 a pixel and more.
@@ -65,13 +62,18 @@ def _edge_strength(density: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def settled(
-    labels: NDArray[np.int32], strength: NDArray[np.uint8], *, inner: int, outer: int
+    labels: NDArray[np.int32],
+    strength: NDArray[np.uint8],
+    *,
+    inner: int,
+    outer: int,
+    sigma: float = 2.0,
 ) -> NDArray[np.int32]:
     """Nuclei whose outlines lie on edges of the image, and are smooth.
 
     Pixels up to `inner` steps inside an outline and `outer` steps outside are given anew, by a watershed on the
-    strength of edges (Meyer 1991) from all others. Then each nucleus is its mask blurred (sigma 2 px) and cut at a half;
-    of one that falls apart the largest piece stays, and one less than some four pixels across is gone.
+    strength of edges (Meyer 1991) from all others. Then each nucleus is its mask blurred (`sigma` pixels) and cut at a
+    half; of one that falls apart the largest piece stays, and one less than some two sigmas across is gone.
 
     Parameters
     ----------
@@ -83,12 +85,29 @@ def settled(
     (H, W) int32    the same numbers
     """
     if not compiled.AVAILABLE:
-        return _settled(labels, strength, inner, outer)
-    return _smoothed(_flood(_opened(labels, inner, outer), labels, strength), _WEIGHTS)
+        return _settled(labels, strength, inner, outer, _gaussian(sigma))
+    return _smoothed(_flood(_opened(labels, inner, outer), labels, strength), _gaussian(sigma))
+
+
+def _gaussian(sigma: float) -> NDArray[np.float32]:
+    """(2 r + 1,) whole numbers of sum 256, r twice sigma: sums of them are the same in any order.
+
+    >>> _gaussian(2.0).tolist()
+    [7.0, 17.0, 32.0, 46.0, 52.0, 46.0, 32.0, 17.0, 7.0]
+    """
+    reach = int(np.ceil(2 * sigma))
+    exact = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-3)) ** 2)
+    weights = np.rint(256 * exact / exact.sum()).astype(np.float32)
+    weights[reach] += 256 - weights.sum()
+    return weights
 
 
 def _settled(
-    labels: NDArray[np.int32], strength: NDArray[np.uint8], inner: int, outer: int
+    labels: NDArray[np.int32],
+    strength: NDArray[np.uint8],
+    inner: int,
+    outer: int,
+    weights: NDArray[np.float32],
 ) -> NDArray[np.int32]:
     """The same without compiled loops, but for pixels that two neighbours reach at once."""
     nucleus, unlike = labels > 0, np.zeros(labels.shape, bool)
@@ -101,7 +120,7 @@ def _settled(
     ground = int(labels.max(initial=0)) + 1
     flooded = watershed(strength, np.where(kept, np.where(nucleus, labels, ground), 0))
     flooded = np.where(flooded == 0, labels, np.where(flooded == ground, 0, flooded))
-    smooth, weights, reach = np.zeros_like(labels), _WEIGHTS / _WEIGHTS.sum(), len(_WEIGHTS) // 2
+    smooth, weights, reach = np.zeros_like(labels), weights / weights.sum(), len(weights) // 2
     boxes = ndimage.find_objects(flooded)
     for label in np.unique(flooded[flooded > 0]):
         box = boxes[label - 1]

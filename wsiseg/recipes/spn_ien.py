@@ -72,6 +72,7 @@ class Settings:
     least_score                   mean foreground probability below which a nucleus is left out
     settle                        steps (pixels) inwards and outwards within which outlines settle on edges of the
                                   image (`wsiseg.boundaries`); (0, 0): they stay where T_0 has them, as published
+    smooth                        sigma (pixels) of the blur that makes settled outlines smooth
     init                          where the encoders start: "random", "self-supervised" (Xie et al. 2020, on
                                   the training images), or the path or URL of a ResNet checkpoint
     encoder, spn, spn_again, ien  schedules: of the self-supervised start and the second SPN, where there are
@@ -102,6 +103,7 @@ class Settings:
     min_area: int = 30
     least_score: float = 0.0
     settle: tuple[int, int] = (1, 3)
+    smooth: float = 2.0
     init: str = "random"
     encoder: Schedule = field(default_factory=lambda: Schedule(crops=8_000, batch=8, size=384))
     spn: Schedule = field(default_factory=Schedule)
@@ -281,7 +283,7 @@ def group(
     labels = _instances(tile, settings, frame, foreground, least, device)
     if tile.edges is not None:
         inner, outer = settings.settle
-        labels = at_least(settled(labels, tile.edges, inner=inner, outer=outer), least)
+        labels = at_least(settled(labels, tile.edges, inner=inner, outer=outer, sigma=settings.smooth), least)
     if settings.coordinates != "output" or tile.embedding is None:
         return labels, None
     return labels, mean_embeddings(tile.embedding, labels, int(labels.max(initial=0)))
