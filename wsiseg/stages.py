@@ -46,6 +46,8 @@ class Schedule:
     weight_decay : float     of the optimiser
     average : float          decay of the running mean of the weights, which is what the stage gives; 0: the
                              last weights
+    share : float            how far the weights go from where they started to what they were taught: between the
+                             two lie networks that know both (Wortsman et al. 2022)
     """
 
     crops: int = 60_000
@@ -61,6 +63,7 @@ class Schedule:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-4
     average: float = 0.998
+    share: float = 1.0
 
     @property
     def steps(self) -> int:

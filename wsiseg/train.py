@@ -101,9 +101,11 @@ def train(
             crops = _batches(pixels, targets, stage, augmentation, seed=(seed, number), processes=processes)
             total = stage.schedule.steps if steps is None else min(steps, stage.schedule.steps)
             check = None if held_out is None else Check(stage, held_out, networks, folder, device)
+            began = copy.deepcopy(network)
             network = _fit(
                 stage, network, crops, folder, total, device, (seed, number), check, processes, progress
             )
+            network = _between(began, network, stage.schedule.share)
             processes.wait()
             if processes.first:
                 save(network.state_dict(), finished)
@@ -120,14 +122,15 @@ def blended(
 
     Between a model and what a few images made of it lie models that know both (Wortsman et al. 2022).
     """
-    networks = {}
-    for name, network in after.items():
-        old, new = before[name].state_dict(), network.state_dict()
-        networks[name] = copy.deepcopy(network)
-        networks[name].load_state_dict(
-            {n: old[n].to(w).lerp(w, share) if w.is_floating_point() else w for n, w in new.items()}
-        )
-    return networks
+    return {name: _between(before[name], network, share) for name, network in after.items()}
+
+
+def _between(before: nn.Module, after: nn.Module, share: float) -> nn.Module:
+    old, new, network = before.state_dict(), after.state_dict(), copy.deepcopy(after)
+    network.load_state_dict(
+        {n: old[n].to(w).lerp(w, share) if w.is_floating_point() else w for n, w in new.items()}
+    )
+    return network
 
 
 def _start_from(network: nn.Module, source: nn.Module) -> None:

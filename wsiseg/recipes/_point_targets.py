@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from wsiseg.boundaries import edge_strength, settled
 from wsiseg.flips import views
 from wsiseg.networks.forward import pad_to_stride, run, to_tensor
 from wsiseg.pseudo_labels import (
@@ -81,13 +82,21 @@ def outlined(sample: Sample) -> NDArray[np.bool_]:
 
 
 def refreshed_targets(
-    threshold: float, sample: Sample, _: Options, trained: Networks, *, teacher: str = "spn_first"
+    threshold: float,
+    sample: Sample,
+    _: Options,
+    trained: Networks,
+    *,
+    settle: tuple[int, int] = (0, 0),
+    smooth: float = 2.0,
+    teacher: str = "spn_first",
 ) -> NDArray[np.int8]:
     """(2, H, W) int8: labels from what the first SPN, the `teacher`, sees and the points confirm, and the Voronoi labels.
 
     The first network has seen all images and so outlines a nucleus better than its own labels did, but it
     also finds what nobody clicked: that becomes background. Its probability is averaged over flips and
-    turns of the image.
+    turns of the image. Where outlines may `settle` on edges (`wsiseg.boundaries`) they do; else what lies near the
+    threshold is not labelled.
     """
     shape = sample.image.shape[:2]
     if not len(sample.points):
@@ -97,11 +106,16 @@ def refreshed_targets(
         for view in views(8)
     ]
     probability = np.mean(seen, axis=0)
-    nucleus = instance_labels(probability, sample.points, foreground=threshold) > 0
+    instances = instance_labels(probability, sample.points, foreground=threshold)
     refreshed = np.full(shape, BACKGROUND, np.int8)
-    refreshed[nucleus] = NUCLEUS
-    near = np.abs(probability - threshold) < REFRESH_MARGIN
-    refreshed[near & (nucleus | (probability < threshold))] = UNLABELLED
+    if any(settle):
+        inner, outer = settle
+        strength = edge_strength(sample.image[..., 0])
+        refreshed[settled(instances, strength, inner=inner, outer=outer, sigma=smooth) > 0] = NUCLEUS
+    else:
+        refreshed[instances > 0] = NUCLEUS
+        near = np.abs(probability - threshold) < REFRESH_MARGIN
+        refreshed[near & ((instances > 0) | (probability < threshold))] = UNLABELLED
     labels = np.stack([refreshed, voronoi_labels(sample.points, (shape[0], shape[1]))])
     labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
