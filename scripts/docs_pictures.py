@@ -29,7 +29,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("slide")
-    parser.add_argument("--region", default="11900,8400,160", help="X,Y,SIDE in pixels of the model's scale")
+    parser.add_argument("--region", default="15150,4260,160", help="X,Y,SIDE in pixels of the model's scale")
     parser.add_argument("--model", default="he-points")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/images/how.png"))
     options = parser.parse_args()
