@@ -113,6 +113,28 @@ def test_refreshed_labels_are_what_the_points_confirm(images):
     assert (labels[0, y[1:], x[1:]] == NUCLEUS).all()
     assert labels[0, y[0], x[0]] == BACKGROUND
     assert (labels[0, 8, ::7] == BACKGROUND).all()
+    settled = _point_targets.refreshed_targets(
+        0.5, clicked, {}, {"spn_first": Dark()}, settle=(1, 3), smooth=1.0
+    )
+    assert set(np.unique(settled[0])) == {BACKGROUND, NUCLEUS}  # nothing is left out near an outline
+    assert (settled[0, y[1:], x[1:]] == NUCLEUS).all()
+    assert settled[0, y[0], x[0]] == BACKGROUND
+
+
+def test_weights_go_part_of_the_way(images, tmp_path):
+    (spn, _) = spn_ien.stages(SETTINGS)
+    schedule = Schedule(crops=4, batch=2, size=64)
+    began, half, whole = (
+        train(
+            [replace(spn, schedule=replace(schedule, share=share))],
+            images,
+            tmp_path / str(share),
+            augmentation=Augmentation(),
+        )["spn"].state_dict()["conv1.weight"]
+        for share in (0.0, 0.5, 1.0)
+    )
+    assert not torch.allclose(began, whole)
+    torch.testing.assert_close(half, (began + whole) / 2)
 
 
 def test_the_self_supervised_start_is_where_the_networks_start(images, tmp_path):
