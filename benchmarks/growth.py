@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter, maximum_filter
 from torch import Tensor
 
-from wsiseg.boundaries import edge_strength
 from wsiseg.maps import Maps
 from wsiseg.memory import keep_memory
 from wsiseg.pipeline import segment_slide
@@ -192,8 +191,7 @@ def darkness(image: NDArray[np.float32], settings: spn_ien.Settings) -> Maps:
     offsets = (enlarged(2 * nearest.astype(np.float32)) - np.indices(red.shape, np.float32)) * settings.scale
     embedding = np.zeros((settings.dim, *red.shape), np.float16)
     embedding[:2] = offsets.clip(-settings.radius, settings.radius)
-    edges = edge_strength(np.rint(255 * red).astype(np.uint8))
-    return Maps(enlarged(prob[None].astype(np.float32)), embedding, edges=edges)
+    return Maps(enlarged(prob[None].astype(np.float32)), embedding)
 
 
 def enlarged(maps: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -169,10 +169,8 @@ class Clock:
 
 def warm_up(model: predict.Model) -> None:
     """Have libraries load and choose what they load and choose the first time."""
-    maps = model.recipe.maps(
-        model.networks, model.settings, torch.rand(1, 3, 256, 256).to(model.device), [(0, 0)]
-    )
-    model.recipe.group(maps[0], model.settings, Rect(0, 0, 256, 256), device=model.device)
+    noise = np.random.default_rng(0).integers(256, size=(1, 256, 256, 3), dtype=np.uint8)
+    model.group(model.predict(noise)[0], Rect(0, 0, 256, 256))
 
 
 def networks_alone(options: argparse.Namespace, survey: Any, model: predict.Model) -> float:

@@ -42,7 +42,6 @@ class View:
             self.upright(maps.prob),
             embedding,
             None if maps.boundary is None else self.upright(maps.boundary),
-            None if maps.edges is None else self.upright(maps.edges),
         )
 
     def upright(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -96,18 +95,13 @@ class _Sum:
                 total += part
 
     def mean(self, count: int) -> Maps:
-        prob, embedding, boundary, edges = (None if p is None else p / np.float32(count) for p in self.parts)
+        prob, embedding, boundary = (None if p is None else p / np.float32(count) for p in self.parts)
         assert prob is not None
-        return Maps(
-            prob,
-            None if embedding is None else embedding.astype(np.float16),
-            boundary,
-            None if edges is None else edges.astype(np.uint8),
-        )
+        return Maps(prob, None if embedding is None else embedding.astype(np.float16), boundary)
 
 
-def _parts(maps: Maps) -> Iterable[NDArray[np.floating] | NDArray[np.uint8] | None]:
-    return maps.prob, maps.embedding, maps.boundary, maps.edges
+def _parts(maps: Maps) -> Iterable[NDArray[np.floating] | None]:
+    return maps.prob, maps.embedding, maps.boundary
 
 
 def check_flips(count: int, coordinates: object) -> None:

@@ -1,4 +1,4 @@
-"""What the networks say of one tile."""
+"""What is known of one tile before it is nuclei."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class Maps:
     prob : (K, H, W) float32                  probability of each class of nucleus; their sum is a nucleus's
     embedding : (D, H, W) float16 or None     instance embedding without its anchor
     boundary : (H, W) float32 or None         probability of a nucleus's boundary, where a recipe tells it from the rest
-    edges : (H, W) uint8 or None              how strong the image's edges are, where outlines settle on them
+    red : (H, W) uint8 or None                red of the image itself, which networks did not make
     """
 
     prob: NDArray[np.float32]
     embedding: NDArray[np.float16] | None = None
     boundary: NDArray[np.float32] | None = None
-    edges: NDArray[np.uint8] | None = None
+    red: NDArray[np.uint8] | None = None
 
     @property
     def aligned(self) -> bool:
@@ -32,5 +32,5 @@ class Maps:
         """A part of aligned maps; nothing is copied."""
         embedding = None if self.embedding is None else self.embedding[:, *window]
         boundary = None if self.boundary is None else self.boundary[window]
-        edges = None if self.edges is None else self.edges[window]
-        return Maps(self.prob[:, *window], embedding, boundary, edges)
+        red = None if self.red is None else self.red[window]
+        return Maps(self.prob[:, *window], embedding, boundary, red)

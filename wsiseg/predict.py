@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +60,10 @@ class Model:
             If not even one image fits into the memory.
         """
         at = list(origins) if origins is not None else [(0, 0)] * len(images)
-        return averaged(lambda seen: self._predict(seen, at), images, flips)
+        maps = averaged(lambda seen: self._predict(seen, at), images, flips)
+        return [
+            replace(one, red=np.ascontiguousarray(i[..., 0])) for one, i in zip(maps, images, strict=True)
+        ]
 
     def _predict(self, images: NDArray[np.uint8], at: list[tuple[int, int]]) -> list[Maps]:
         try:

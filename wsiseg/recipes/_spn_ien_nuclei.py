@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,20 +32,6 @@ def maps(
     origins: Sequence[tuple[int, int]],
 ) -> list[Maps]:
     """Maps of each of `images` (B, 3, H, W), whose first pixels lie at `origins` in the plan."""
-    if any(settings.settle):
-        seen = _maps(trained, settings, images, origins)
-        reds = images[:, 0].mul(255).round().byte().cpu().numpy()
-        return [replace(one, edges=edge_strength(red)) for one, red in zip(seen, reds, strict=True)]
-    return _maps(trained, settings, images, origins)
-
-
-def _maps(
-    trained: Mapping[str, nn.Module],
-    settings: Settings,
-    images: Tensor,
-    origins: Sequence[tuple[int, int]],
-) -> list[Maps]:
-    """What the networks say."""
     network = partial(run, trained["ien"])
     if settings.shared:
         outputs = network(images)
@@ -85,9 +70,10 @@ def group(
     least = settings.min_area if min_area is None else min_area
     foreground = tile.prob[0] >= (settings.threshold if threshold is None else threshold)
     labels = _instances(tile, settings, frame, foreground, least, device)
-    if tile.edges is not None:
+    if tile.red is not None and any(settings.settle):
         inner, outer = settings.settle
-        labels = at_least(settled(labels, tile.edges, inner=inner, outer=outer, sigma=settings.smooth), least)
+        strength = edge_strength(tile.red)
+        labels = at_least(settled(labels, strength, inner=inner, outer=outer, sigma=settings.smooth), least)
     if settings.coordinates != "output" or tile.embedding is None:
         return labels, None
     return labels, mean_embeddings(tile.embedding, labels, int(labels.max(initial=0)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,4 +25,5 @@ def whole_nuclei(
     """(H, W) int32 nuclei of an image (H, W, 3) of any size, mirrored at its borders, by a recipe's `maps` and `group`."""
     padded, inside = pad_to_stride(image, margin=64)
     tile = maps(trained, settings, to_tensor(padded[None]), [(0, 0)])[0]
+    tile = replace(tile, red=np.ascontiguousarray(padded[..., 0]))
     return group(tile, settings, Rect(0, 0, *tile.prob.shape[1:]))[0][inside]
