@@ -130,7 +130,8 @@ def changed(config: Config, row: str) -> Config:
     """The base configuration with a row's one change."""
     short = replace(config.settings.spn, crops=CROPS)
     once = {"refresh": None, "foreground": 0.25}
-    settings: dict[str, Any] = {"spn": short, "ien": short, "least_score": 0.0, "settle": (0, 0), **once}
+    as_found = {"least_score": 0.0, "least_density": 0.0, "settle": (0, 0)}
+    settings: dict[str, Any] = {"spn": short, "ien": short, **as_found, **once}
     recipe, augmentation = config.recipe, config.augmentation
     data = tuple(d for d in config.data if d.folder == "multiorgan")
     if row in ("input", "patch"):

@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from wsiseg import compiled
-from wsiseg.instances import instances, likely, mean_embeddings
+from wsiseg.instances import dense, instances, likely, mean_embeddings
 
 
 def test_small_pieces_go_to_the_neighbour_they_touch_most():
@@ -66,6 +66,15 @@ def test_faint_nuclei_are_left_out():
     prob = np.array([[0.9, 0.3, 0.4], [0.5, 0.5, 0.4]])
     assert likely(labels, prob, 0.5).tolist() == [[1, 1, 0], [2, 2, 0]]
     assert likely(labels, prob, 0.0).tolist() == labels.tolist()
+
+
+def test_nuclei_as_pale_as_glass_are_left_out(monkeypatch):
+    labels = np.array([[1, 1, 2], [3, 3, 2]], np.int32)
+    red = np.array([[240, 200, 219], [200, 238, 219]], np.uint8)  # means 220, 219, 219: 0.147 and 0.152
+    for available in {False, compiled.AVAILABLE}:
+        monkeypatch.setattr(compiled, "AVAILABLE", available)
+        assert dense(labels, red, 0.15).tolist() == [[0, 0, 1], [2, 2, 1]]
+        assert dense(labels, red, 0.0).tolist() == labels.tolist()
 
 
 def test_mean_embeddings():

@@ -12,7 +12,7 @@ HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def label_sums(
-    values: NDArray[np.floating], labels: NDArray[np.integer], count: int
+    values: NDArray[np.floating] | NDArray[np.uint8], labels: NDArray[np.integer], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """(count, K) sums of (K, H, W) values over labels 1..count of (H, W), and (count,) pixels of each.
 
@@ -32,7 +32,7 @@ def label_sums(
 
 @compiled.compiled
 def _sums(
-    values: NDArray[np.floating], labels: NDArray[np.integer], count: int
+    values: NDArray[np.floating] | NDArray[np.uint8], labels: NDArray[np.integer], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     sums, sizes = np.zeros((count, len(values))), np.zeros(count, np.int64)
     for y, x in np.ndindex(labels.shape):

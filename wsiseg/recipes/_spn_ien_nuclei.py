@@ -14,7 +14,7 @@ from wsiseg.ambiguity import ambiguous as hard_to_tell
 from wsiseg.boundaries import edge_strength, settled
 from wsiseg.cluster import cluster_anchored, cluster_free
 from wsiseg.geometry import Rect
-from wsiseg.instances import at_least, instances, likely, mean_embeddings, without_background
+from wsiseg.instances import at_least, dense, instances, likely, mean_embeddings, without_background
 from wsiseg.maps import Maps
 from wsiseg.networks.coordinates import bounded_halves
 from wsiseg.networks.forward import run
@@ -70,10 +70,13 @@ def group(
     least = settings.min_area if min_area is None else min_area
     foreground = tile.prob[0] >= (settings.threshold if threshold is None else threshold)
     labels = _instances(tile, settings, frame, foreground, least, device)
-    if tile.red is not None and any(settings.settle):
-        inner, outer = settings.settle
-        strength = edge_strength(tile.red)
-        labels = at_least(settled(labels, strength, inner=inner, outer=outer, sigma=settings.smooth), least)
+    if tile.red is not None:
+        if any(settings.settle):
+            inner, outer = settings.settle
+            strength = edge_strength(tile.red)
+            labels = settled(labels, strength, inner=inner, outer=outer, sigma=settings.smooth)
+            labels = at_least(labels, least)
+        labels = dense(labels, tile.red, settings.least_density)
     if settings.coordinates != "output" or tile.embedding is None:
         return labels, None
     return labels, mean_embeddings(tile.embedding, labels, int(labels.max(initial=0)))

@@ -62,6 +62,8 @@ class Settings:
     threshold, bandwidth          T_0 and the mean-shift's at inference
     min_area                      smallest nucleus, square pixels
     least_score                   mean foreground probability below which a nucleus is left out
+    least_density                 optical density (natural logarithm) of a nucleus's mean red below which it is left
+                                  out: a speck on glass; 0: none is
     settle                        steps (pixels) inwards and outwards within which outlines settle on edges of the
                                   image (`wsiseg.boundaries`); (0, 0): they stay where T_0 has them, as published
     smooth                        sigma (pixels) of the blur that makes settled outlines smooth
@@ -94,6 +96,7 @@ class Settings:
     bandwidth: float = 1.5
     min_area: int = 30
     least_score: float = 0.0
+    least_density: float = 0.15
     settle: tuple[int, int] = (1, 3)
     smooth: float = 2.0
     init: str = "random"
