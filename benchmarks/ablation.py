@@ -16,26 +16,33 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from wsiseg import metrics, plugins, recipes
 from wsiseg.benchmark import folds_of, hardware, training_images
 from wsiseg.config import Config, read_config
+from wsiseg.dense_crf import pairwise_energy
 from wsiseg.evaluate import Choice, choose
 from wsiseg.geometry import Rect
+from wsiseg.losses import edge_loss
 from wsiseg.models import ModelRef
 from wsiseg.outputs import write_text
 from wsiseg.predict import Model, load, save_model
 from wsiseg.pseudo_labels import adaptive_sigma
+from wsiseg.recipes import partial_points, pseudo_edge_net, spn_ien
+from wsiseg.recipes._spn_ien_losses import proposal_loss
 from wsiseg.samples import Sample, read_samples
-from wsiseg.stages import TrainingImage
+from wsiseg.stages import Stage, TrainingImage
 from wsiseg.train import train
 from wsiseg.version import commit
 
+Rng = np.random.Generator
 REPORTS = Path(__file__).parent / "accuracy" / "ablation"
 CROPS = 8_000
 """Of each network: two seeds of a row are 20 minutes on two cores."""
@@ -51,6 +58,8 @@ ROWS: Mapping[str, str] = {
     "margin": "k-means background within 3 px of a nucleus stays unlabelled",
     "haematoxylin": "k-means sees the density of haematoxylin beside RGB",
     "local": "k-means of each Voronoi cell (Chamanzar and Nie 2020) instead of the image's",
+    "crf": "the last quarter of SPN's crops with the dense-CRF loss (Qu et al. 2020), at the rate of its refinement",
+    "edge-network": "SPN's edges held against a small edge network's with attention (Yoo et al. 2019)",
     "settled": "the base's networks, and outlines settle on the image's edges",
     "supervised": "full masks: what points leave to be won",
 }
@@ -103,9 +112,8 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
         shutil.copy(options.output / f"base-seed{seed}" / f"{name}.pt", folder / f"{name}.pt")
     recipe = plugins.load(recipes, config.recipe)
     began = time.perf_counter()
-    networks = train(
-        recipe.stages(config.settings), images, folder, augmentation=config.augmentation, seed=seed
-    )
+    stages = helped(recipe.stages(config.settings), row, config.settings)
+    networks = train(stages, images, folder, augmentation=config.augmentation, seed=seed)
     minutes = (time.perf_counter() - began) / 60
     save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", config.card())
     model = load(ModelRef(config.recipe, str(folder / "model"), "cpu"))
@@ -171,6 +179,57 @@ def changed(config: Config, row: str) -> Config:
         "data": data,
     }
     return config.model_copy(update=update)
+
+
+def helped(stages: Sequence[Stage], row: str, settings: spn_ien.Settings) -> tuple[Stage, ...]:
+    """The stages, SPN's with the loss of another recipe where a row says so."""
+    if row not in ("crf", "edge-network"):
+        return tuple(stages)
+    spn, ien = stages
+    if row == "edge-network":
+        beside = pseudo_edge_net.Settings(depth=settings.depth, width=settings.width)
+        loss = partial(edge_guided, settings, beside.edge_weight)
+        return replace(spn, network=partial(guided, spn, beside), loss=loss, part="segmentation"), ien
+    given = partial_points.Settings()
+    quarter = replace(spn.schedule, crops=spn.schedule.crops // 4)
+    before = replace(
+        spn,
+        name="spn_before",
+        schedule=replace(quarter, crops=3 * quarter.crops),
+        nuclei=None,
+    )
+    refinement = replace(quarter, learning_rate=given.refinement.learning_rate)
+    refined = replace(spn, init="spn_before", schedule=refinement, loss=partial(crf_guided, settings, given))
+    return before, refined, ien
+
+
+def guided(spn: Stage, beside: pseudo_edge_net.Settings) -> nn.Module:
+    """SPN as f, and the recipe's g and h."""
+    all_three = pseudo_edge_net.together(beside)
+    return pseudo_edge_net.PseudoEdgeNet(spn.network(), all_three.edges, all_three.attention)
+
+
+def edge_guided(
+    settings: spn_ien.Settings, weight: float, network: nn.Module, images: Tensor, targets: Tensor, _: Rng
+) -> Tensor:
+    """SPN's loss, and the difference between its edges and the edge network's (Yoo et al. 2019, Eq. 2)."""
+    logits, edges = network(images)
+    guide = edge_loss(logits.float().sigmoid(), edges.float())
+    return proposal_loss(settings, logits, targets) + weight * guide
+
+
+def crf_guided(
+    settings: spn_ien.Settings,
+    given: partial_points.Settings,
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    _: Rng,
+) -> Tensor:
+    """SPN's loss, and the pairwise term (Qu et al. 2020, Eq. 10)."""
+    logits = network(images)[:, 0].float()
+    energy = pairwise_energy(logits.sigmoid(), images, sigma_pq=given.sigma_pq, sigma_rgb=given.sigma_rgb)
+    return proposal_loss(settings, logits, targets) + given.beta * energy
 
 
 def with_sigma(images: list[TrainingImage]) -> list[TrainingImage]:
