@@ -5,8 +5,9 @@
 
 Prints the F1 at IoU 0.5 between any two sizes, how many pairs of polygons in one result overlap by more than 30 % of
 the smaller, and the F1 against the same piece whose grid of tiles is shifted by `--shift` pixels of the model's scale.
-With --mosaic, the validation images of FOLDER/multiorgan lie side by side as one slide: errors (nuclei missed or
-invented at IoU 0.5) per true nucleus, within 16 px of a core's border and elsewhere.
+With --mosaic, the 16 training and validation images of FOLDER/multiorgan lie side by side as one slide: errors (nuclei
+missed or invented at IoU 0.5) per true nucleus within 16 px of a core's border, at the same places where cores are so large
+that no border is there, and elsewhere.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from wsiseg.samples import read_samples, read_split
 from wsiseg.slides.opening import open_slide, resolve_mpp
 from wsiseg.slides.slide import SlideRef
 
+ACROSS = 4
+"""Images in a row of the mosaic."""
 NEAR = 16
 """Pixels from a core's border within which errors are counted apart."""
 
@@ -69,7 +72,8 @@ def main() -> None:
     for size, row in result.get("errors", {}).items():
         print(
             f"\ncores of {size}: errors per true nucleus {row['near']:.3f} within {NEAR} px of a border "
-            f"({row['nuclei_near']} nuclei), {row['inside']:.3f} elsewhere"
+            f"({row['nuclei_near']} nuclei), {row['there_without']:.3f} there without a border, "
+            f"{row['inside']:.3f} elsewhere"
         )
 
 
@@ -125,7 +129,8 @@ def shifted(options: argparse.Namespace, size: int) -> float:
 def mosaic_errors(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Errors per true nucleus near borders of cores and elsewhere, by size of core."""
     root = options.mosaic / "multiorgan"
-    samples = read_samples(root, read_split(root, "val"), from_masks=True)
+    names = [*read_split(root, "train"), *read_split(root, "val")]
+    samples = read_samples(root, names, from_masks=True)
     pictures = [sample.image for sample in samples]
     numbered, most = [], 0
     for sample in samples:
@@ -133,16 +138,23 @@ def mosaic_errors(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         own = relabelled(sample.labels)
         numbered.append(np.where(own > 0, own + most, 0))
         most += int(own.max())
-    truth = outlines(np.block([numbered[:2], numbered[2:4]]))
+    truth = outlines(np.block([numbered[i : i + ACROSS] for i in range(0, len(numbered), ACROSS)]))
     side = pictures[0].shape[0]
-    rows = [np.concatenate(pictures[i : i + 2], axis=1) for i in (0, 2)]
-    errors = {}
+    rows = [np.concatenate(pictures[i : i + ACROSS], axis=1) for i in range(0, len(pictures), ACROSS)]
+    found = {}
     with tempfile.TemporaryDirectory() as folder:
         write_tiff(Path(folder) / "mosaic.tif", np.concatenate(rows), 0.25)
-        for size in options.tile_size[:2]:
+        for size in (*options.tile_size[:2], 8 * side):
             result = wsiseg.segment(Path(folder) / "mosaic.tif", model=options.model, tile_size=size)
-            errors[str(size)] = densities(as_polygons(result.nuclei), truth, size, side)
-    return errors
+            found[size] = as_polygons(result.nuclei)
+    without = found.pop(8 * side)
+    return {
+        str(size): {
+            **densities(polygons, truth, size, side),
+            "there_without": densities(without, truth, size, side)["near"],
+        }
+        for size, polygons in found.items()
+    }
 
 
 def outlines(labels: NDArray[np.integer]) -> NDArray[np.object_]:
