@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -6,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from wsiseg import compiled
-from wsiseg.instances import dense, instances, likely, mean_embeddings
+from wsiseg.instances import instances, likely, mean_embeddings, plausible
 
 
 def test_small_pieces_go_to_the_neighbour_they_touch_most():
@@ -73,8 +75,11 @@ def test_nuclei_as_pale_as_glass_are_left_out(monkeypatch):
     red = np.array([[240, 200, 219], [200, 238, 219]], np.uint8)  # means 220, 219, 219: 0.147 and 0.152
     for available in {False, compiled.AVAILABLE}:
         monkeypatch.setattr(compiled, "AVAILABLE", available)
-        assert dense(labels, red, 0.15).tolist() == [[0, 0, 1], [2, 2, 1]]
-        assert dense(labels, red, 0.0).tolist() == labels.tolist()
+        dark = partial(plausible, labels, red)
+        assert dark(min_area=2, least_density=0.15).tolist() == [[0, 0, 1], [2, 2, 1]]
+        assert dark(min_area=1, least_density=0.0).tolist() == labels.tolist()
+        assert not dark(min_area=3, least_density=0.0).any()
+        assert not plausible(0 * labels, red, min_area=1, least_density=0.15).any()
 
 
 def test_mean_embeddings():

@@ -3,9 +3,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
+from wsiseg import compiled
 from wsiseg.deconvolution import H_DAB, H_E, Stains
 from wsiseg.measure import (
     STATISTICS,
@@ -191,3 +195,14 @@ def enclosing_radius(points):
     centres = np.concatenate([a + away, (points[first] + points[second]) / 2])
     centres = centres[np.isfinite(centres).all(1)]
     return np.hypot(*(centres[:, None] - points).transpose(2, 0, 1)).max(1).min()
+
+
+@pytest.mark.skipif(not compiled.AVAILABLE, reason="there is nothing to compare with")
+@given(hnp.arrays(np.int32, (6, 9), elements=st.integers(0, 4)))
+def test_centres_are_the_same_without_compiled_loops(labels):
+    centre, area = centroids(labels, 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "AVAILABLE", False)
+        slow_centre, slow_area = centroids(labels, 4)
+    np.testing.assert_allclose(centre, slow_centre)
+    np.testing.assert_array_equal(area, slow_area)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from wsiseg.compiled import compiled
-from wsiseg.label_sums import HALVES
+from wsiseg.label_sums import HALVES, end_of_run
 
 WIDE = 0.7
 """Root mean square distance of a nucleus's pixels to their mean embedding, in bandwidths, from which it is wide."""
@@ -60,15 +60,22 @@ def _moments(
     dim, height, width = bits.shape
     means, squares, sizes = np.zeros((count, dim)), np.zeros(count), np.zeros(count)
     for y in range(height):
-        for x in range(width):
-            label = labels[y, x] - 1
+        stop = 0
+        while stop < width:
+            start, stop = stop, end_of_run(labels[y], stop)
+            label = labels[y, start] - 1
             if label < 0:
                 continue
-            sizes[label] += 1
+            sizes[label] += stop - start
             for k in range(dim):
-                at = value[bits[k, y, x]] + scale * (y if k == 0 else x if k == 1 else 0)
-                means[label, k] += at
-                squares[label] += at * at
+                row, total, square = bits[k, y], 0.0, 0.0
+                anchor, step = scale * (y if k == 0 else 0), scale * (k == 1)
+                for x in range(start, stop):
+                    at = value[row[x]] + anchor + step * x
+                    total += at
+                    square += at * at
+                means[label, k] += total
+                squares[label] += square
     for label in range(count):
         size = max(1.0, sizes[label])
         square = squares[label] / size

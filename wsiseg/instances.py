@@ -212,27 +212,20 @@ def likely(labels: NDArray[np.int32], prob: NDArray[np.floating], least: float) 
     return _kept(labels, sums[:, 0] >= least * sizes)
 
 
-def dense(labels: NDArray[np.int32], red: NDArray[np.uint8], least: float) -> NDArray[np.int32]:
-    """The nuclei whose mean of `red` (H, W) has an optical density of at least `least` (natural logarithm).
+def plausible(
+    labels: NDArray[np.int32], red: NDArray[np.uint8], *, min_area: int, least_density: float
+) -> NDArray[np.int32]:
+    """The nuclei of `min_area` pixels or more that are darker than glass, numbered again.
 
-    Specks on glass have a nucleus's outline and hardly a colour.
+    Specks on glass have a nucleus's outline and hardly a colour: the optical density (natural logarithm) of a
+    nucleus's mean of `red` (H, W) is at least `least_density`.
 
-    >>> dense(np.array([[1, 1, 0, 2]]), np.array([[240, 230, 250, 120]], np.uint8), 0.15).tolist()
-    [[0, 0, 0, 1]]
+    >>> red = np.array([[240, 230, 250, 120, 90]], np.uint8)
+    >>> plausible(np.array([[3, 3, 0, 1, 2]]), red, min_area=1, least_density=0.15).tolist()
+    [[0, 0, 0, 1, 2]]
     """
-    if least <= 0 or not labels.any():
-        return labels
-    sums, sizes = label_sums(red[None], labels, int(labels.max()))
-    return _kept(labels, sums[:, 0] <= (256 * np.exp(-least) - 1) * sizes)
-
-
-def at_least(labels: NDArray[np.int32], min_area: int) -> NDArray[np.int32]:
-    """The nuclei of `min_area` pixels or more, numbered again.
-
-    >>> at_least(np.array([[3, 3, 0, 1]]), 2).tolist()
-    [[1, 1, 0, 0]]
-    """
-    return _kept(labels, np.bincount(labels.ravel())[1:] >= min_area)
+    sums, sizes = label_sums(red[None], labels, int(labels.max(initial=0)))
+    return _kept(labels, (sizes >= min_area) & (sums[:, 0] <= (256 * np.exp(-least_density) - 1) * sizes))
 
 
 def _kept(labels: NDArray[np.int32], worthy: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -31,16 +31,32 @@ def label_sums(
 
 
 @compiled.compiled
+def end_of_run(row: NDArray[np.integer], start: int) -> int:
+    """Where the equal labels (W,) that begin at `start` end: sums go over runs of pixels, whose values lie side by side."""
+    stop = start + 1
+    while stop < len(row) and row[stop] == row[start]:
+        stop += 1
+    return stop
+
+
+@compiled.compiled
 def _sums(
     values: NDArray[np.floating] | NDArray[np.uint8], labels: NDArray[np.integer], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     sums, sizes = np.zeros((count, len(values))), np.zeros(count, np.int64)
-    for y, x in np.ndindex(labels.shape):
-        label = labels[y, x] - 1
-        if label >= 0:
-            sizes[label] += 1
+    for y in range(len(labels)):
+        stop = 0
+        while stop < labels.shape[1]:
+            start, stop = stop, end_of_run(labels[y], stop)
+            label = labels[y, start] - 1
+            if label < 0:
+                continue
+            sizes[label] += stop - start
             for k in range(len(values)):
-                sums[label, k] += values[k, y, x]
+                row, total = values[k, y], 0.0
+                for x in range(start, stop):
+                    total += row[x]
+                sums[label, k] += total
     return sums, sizes
 
 
@@ -49,10 +65,17 @@ def _half_sums(
     bits: NDArray[np.uint16], value: NDArray[np.float32], labels: NDArray[np.integer], count: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     sums, sizes = np.zeros((count, len(bits))), np.zeros(count, np.int64)
-    for y, x in np.ndindex(labels.shape):
-        label = labels[y, x] - 1
-        if label >= 0:
-            sizes[label] += 1
+    for y in range(len(labels)):
+        stop = 0
+        while stop < labels.shape[1]:
+            start, stop = stop, end_of_run(labels[y], stop)
+            label = labels[y, start] - 1
+            if label < 0:
+                continue
+            sizes[label] += stop - start
             for k in range(len(bits)):
-                sums[label, k] += value[bits[k, y, x]]
+                row, total = bits[k, y], 0.0
+                for x in range(start, stop):
+                    total += value[row[x]]
+                sums[label, k] += total
     return sums, sizes

@@ -8,9 +8,9 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg.compiled import compiled
+from wsiseg import compiled
 from wsiseg.deconvolution import Stains
-from wsiseg.label_sums import label_sums
+from wsiseg.label_sums import end_of_run, label_sums
 from wsiseg.nuclei import Rings
 from wsiseg.polygons import to_shapely
 
@@ -55,12 +55,29 @@ def centroids(labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.float
     >>> centre.tolist(), area.tolist()
     ([[0.5, 2.0]], [2.0])
     """
+    if compiled.AVAILABLE:
+        return _centroids(labels, count)
     index = np.flatnonzero(labels)
     numbers = labels.reshape(-1)[index]
     y, x = np.divmod(index, labels.shape[1])
     area = np.bincount(numbers, minlength=count + 1)[1:].astype(np.float64)
     centre = [np.bincount(numbers, axis + 0.5, count + 1)[1:] / np.maximum(area, 1) for axis in (y, x)]
     return np.stack(centre, axis=1), area
+
+
+@compiled.compiled
+def _centroids(labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    centre, area = np.zeros((count, 2)), np.zeros(count)
+    for y in range(len(labels)):
+        stop = 0
+        while stop < labels.shape[1]:
+            start, stop = stop, end_of_run(labels[y], stop)
+            label = labels[y, start] - 1
+            if label >= 0:
+                area[label] += stop - start
+                centre[label, 0] += (stop - start) * (y + 0.5)
+                centre[label, 1] += (stop - start) * (stop + start) / 2
+    return centre / np.maximum(area, 1).reshape(-1, 1), area
 
 
 def means(values: NDArray[np.floating], labels: NDArray[np.integer], count: int) -> NDArray[np.float32]:
@@ -165,7 +182,7 @@ def stain_columns(
     }
 
 
-@compiled
+@compiled.compiled
 def _stain_statistics(
     rgb: NDArray[np.uint8],
     labels: NDArray[np.integer],

@@ -14,7 +14,7 @@ from wsiseg.ambiguity import ambiguous as hard_to_tell
 from wsiseg.boundaries import edge_strength, settled
 from wsiseg.cluster import cluster_anchored, cluster_free
 from wsiseg.geometry import Rect
-from wsiseg.instances import at_least, dense, instances, likely, mean_embeddings, without_background
+from wsiseg.instances import instances, likely, mean_embeddings, plausible, without_background
 from wsiseg.maps import Maps
 from wsiseg.networks.coordinates import bounded_halves
 from wsiseg.networks.forward import run
@@ -75,8 +75,7 @@ def group(
             inner, outer = settings.settle
             strength = edge_strength(tile.red)
             labels = settled(labels, strength, inner=inner, outer=outer, sigma=settings.smooth)
-            labels = at_least(labels, least)
-        labels = dense(labels, tile.red, settings.least_density)
+        labels = plausible(labels, tile.red, min_area=least, least_density=settings.least_density)
     if settings.coordinates != "output" or tile.embedding is None:
         return labels, None
     return labels, mean_embeddings(tile.embedding, labels, int(labels.max(initial=0)))
