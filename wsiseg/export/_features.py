@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
@@ -15,9 +17,11 @@ import shapely
 from numpy.typing import NDArray
 
 from wsiseg.export._info import ExportInfo
-from wsiseg.nuclei import NucleusTable
+from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.polygons import to_shapely
 from wsiseg.regions import Region
+
+Item = TypeVar("Item")
 
 GRID = 0.25
 """Corners lie on this grid, level-0 pixels: exact in QuPath's float32 out to 4 million pixels."""
@@ -31,20 +35,44 @@ def collection(tables: Iterable[NucleusTable], info: ExportInfo) -> Iterator[tup
     for text in region_features(info):
         yield before + text, 0
         before = ",\n"
-    for table in tables:
-        for text in nucleus_features(table, info):
+    for drawn in ahead(map(Drawn.of, tables)):
+        for text in nucleus_features(drawn, info):
             yield before + text, 1
             before = ",\n"
     yield ("\n]}\n" if before == ",\n" else before + "]}\n"), 0
 
 
-def nucleus_features(table: NucleusTable, info: ExportInfo) -> Iterator[str]:
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """The items in their order, each made in a thread while the one before it is used."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1, thread_name_prefix="wsiseg-ahead") as thread:
+        following = thread.submit(next, iterator, None)
+        while (item := following.result()) is not None:
+            following = thread.submit(next, iterator, None)
+            yield item
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """Some nuclei, and GeoJSON of the outlines that come to something, by the nucleus's number in the table."""
+
+    table: NucleusTable
+    nuclei: dict[int, str]
+    cells: dict[int, str] | None
+
+    @classmethod
+    def of(cls, table: NucleusTable) -> Drawn:
+        """With outlines as QuPath reads them."""
+        cells = None if table.cells is None else solid_geometries(table.cells)
+        return cls(table, solid_geometries(Rings(table.vertices, table.offsets)), cells)
+
+
+def nucleus_features(drawn: Drawn, info: ExportInfo) -> Iterator[str]:
     """One detection a nucleus, in the order of the table; those whose outline comes to nothing are left out.
 
     Where there are cells, it is one cell a nucleus, with the nucleus in it.
     """
-    polygons = readable(to_shapely(table.vertices, table.offsets))
-    cells = None if table.cells is None else readable(to_shapely(table.cells.vertices, table.cells.offsets))
+    table = drawn.table
     classes = [
         json.dumps({"name": name, "color": list(color)}, ensure_ascii=False, separators=(",", ":"))
         for name, color in zip(info.class_names, info.class_colors, strict=True)
@@ -53,12 +81,12 @@ def nucleus_features(table: NucleusTable, info: ExportInfo) -> Iterator[str]:
     measured = [*table.columns.values(), table.score]
     columns = [(name, v.tolist(), np.isfinite(v).tolist()) for name, v in zip(names, measured, strict=True)]
     space, taken = uuid5(NAMESPACE_URL, f"wsiseg:{info.fingerprint}"), dict[UUID, int]()
-    for i, outline in solid_geometries(polygons):
+    for i, outline in drawn.nuclei.items():
         y, x = table.centroid[i]
         values = ",".join([f"{name}:{column[i]:.4g}" for name, column, finite in columns if finite[i]])
         shape, kind = f'"geometry":{outline}', "detection"
-        if cells is not None:
-            around = outline if cells[i].is_empty else geometry(cells[i])
+        if drawn.cells is not None:
+            around = drawn.cells.get(i, outline)
             shape, kind = f'"geometry":{around},"nucleusGeometry":{outline}', "cell"
         yield (
             f'{{"type":"Feature","id":"{identity(space, y, x, taken)}",{shape},'
@@ -139,11 +167,11 @@ def geometry(polygon: shapely.Polygon) -> str:
     return compact(shapely.to_geojson(polygon))
 
 
-def solid_geometries(polygons: NDArray[np.object_]) -> Iterator[tuple[int, str]]:
-    """(number, GeoJSON) of each polygon that is not empty."""
+def solid_geometries(rings: Rings) -> dict[int, str]:
+    """GeoJSON of each outline that comes to something, by its number, in their order."""
+    polygons = readable(to_shapely(rings.vertices, rings.offsets))
     solid = np.flatnonzero(~shapely.is_empty(polygons))
-    for number, text in zip(solid.tolist(), shapely.to_geojson(polygons[solid]), strict=True):
-        yield number, compact(text)
+    return dict(zip(solid.tolist(), map(compact, shapely.to_geojson(polygons[solid])), strict=True))
 
 
 def compact(text: str) -> str:
