@@ -162,11 +162,12 @@ def test_a_nucleus_outside_the_region_bounds_cells_and_is_left_out(picture: NDAr
     assert both.cells.vertices[:, 1].max() < 525 < alone.cells.vertices[:, 1].max()
 
 
-def test_memory_is_that_of_a_few_rows() -> None:
-    found = surveyed(128)
-    held = [len(near) for _, near in context.with_neighbours(rows_of(scene(0, 4000), found), found.plan, 40)]
-    assert max(held) < 2500
-    assert len(held) > 8
+def test_memory_is_that_of_a_few_tiles() -> None:
+    found, table = surveyed(128), scene(0, 4000)
+    parts = list(context.with_neighbours(rows_of(table, found), found.plan, 40))
+    assert max(len(near) for _, near in parts) < 1000
+    labels = np.concatenate([own.label for own, _ in parts])
+    np.testing.assert_array_equal(np.sort(labels), np.arange(len(table)))
 
 
 @given(st.permutations(range(12)))

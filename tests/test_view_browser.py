@@ -43,6 +43,8 @@ IDLE = """() => wsiseg.state.panes.every((pane) =>
     pane.layers.every((layer) => layer.drawn.length && !layer.tiles.coming.size && !layer.tiles.wanted.length) &&
     !pane.overlay.busy)"""
 
+TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
@@ -104,8 +106,10 @@ def show(browser: Browser) -> Iterator[Open]:
 
 def settle(page: Page) -> None:
     """Wait until all that is in view has come and is drawn."""
+    # A view just moved still says of the one before that it is drawn, until its next frame.
+    page.evaluate(TWO_FRAMES)
     page.wait_for_function(IDLE)
-    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.evaluate(TWO_FRAMES)
 
 
 def look(page: Page, y: float, x: float, scale: float = 1.0) -> None:

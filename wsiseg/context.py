@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from math import ceil
 
 import numpy as np
 import shapely
@@ -23,15 +25,19 @@ RADIUS_UM = 50.0
 PIECE = 8
 """Radii of a side of the squares that a region is cut into: few corners each, whatever the region."""
 
+WIDE = 4
+"""Reaches that the tiles are wide, at least, whose neighbours are looked for at once."""
+
 NAMES = ("Nearest neighbor distance µm", f"Nuclei per mm^2 within {RADIUS_UM:g} µm")
 
 
 def with_neighbours(
     rows: Iterable[NucleusTable], plan: TilePlan, reach: float
 ) -> Iterator[tuple[NucleusTable, NucleusTable]]:
-    """Every table, and with it, first of all, itself and all nuclei that come within `reach` pixels of one of its.
+    """Every table, some tiles at a time, and with these, first of all, themselves and all nuclei within `reach` pixels.
 
-    A table is given once no later one can add a neighbour; no more than the rows within reach are held.
+    A table is given once no later one can add a neighbour; no more than the rows within reach are held. A row of a wide
+    slide is many tiles: what is made of its nuclei is made of a few tiles' at a time.
 
     Parameters
     ----------
@@ -48,10 +54,27 @@ def with_neighbours(
             border = int(following.tile.min()) // plan.grid[1] * plan.core - 2 * plan.reach
         while waiting and _bottom(waiting[0]) + reach <= border:
             first, *waiting = waiting
-            yield first, concatenate([first, *before, *waiting])
+            yield from _in_parts(first, [*before, *waiting], reach, tiles=ceil(WIDE * reach / plan.core))
             before.append(first)
         needed = min([border, *(_top(t) for t in waiting)]) - reach
         before = [t.take(t.bounds()[:, 2] >= needed) for t in before if _bottom(t) >= needed]
+
+
+def _in_parts(
+    table: NucleusTable, others: Sequence[NucleusTable], reach: float, *, tiles: int
+) -> Iterator[tuple[NucleusTable, NucleusTable]]:
+    """So many tiles of a table after another, each with what comes within reach of their bounds."""
+    every = [(each, each.bounds()) for each in (table, *others)]
+    starts = np.flatnonzero(np.diff(table.tile, prepend=-1))[::tiles].tolist()
+    for start, stop in pairwise([*starts, len(table)]):
+        part = np.arange(start, stop)
+        box = every[0][1][part]
+        low, high = box[:, :2].min(0) - reach, box[:, 2:].max(0) + reach
+        within = [((bounds[:, 2:] >= low) & (bounds[:, :2] <= high)).all(1) for _, bounds in every]
+        within[0][part] = False
+        own = table.take(part)
+        near = (each.take(inside) for (each, _), inside in zip(every, within, strict=True))
+        yield own, concatenate([own, *near])
 
 
 def _top(table: NucleusTable) -> float:
