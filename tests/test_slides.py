@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tifffile
@@ -7,9 +9,10 @@ from PIL import Image
 from wsiseg.errors import SlideError
 from wsiseg.geometry import Rect
 from wsiseg.slides.opening import fingerprint, open_slide, resolve_mpp
+from wsiseg.slides.readers._jpeg_tiles import NO_TILES
 from wsiseg.slides.readers.openslide import on_white
 from wsiseg.slides.readers.zarr import guess_axes
-from wsiseg.slides.slide import SlideRef
+from wsiseg.slides.slide import SlideRef, level_shape
 
 VARIANTS = {
     "CMU-1-Small-Region.dicom": ("WsiDicomReader", 0.0),
@@ -42,6 +45,52 @@ def test_outside_is_white_for_every_reader(slides, name):
     assert (pixels[:20] == 255).all()
     assert (pixels[:, 20:] == 255).all()
     np.testing.assert_array_equal(pixels[20:, :20], slide.read(Rect(0, 2200, 30, 2220), 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "levels"), [("CMU-1-Small-Region.svs", [0]), ("colon-11264x8448.tif", [0, 1, 2, 3, 4])]
+)
+def test_tiles_of_jpeg_are_the_pixels_that_openslide_gives(slides, name, levels):
+    slide, rng = open_slide(slides / name), np.random.default_rng(0)
+    assert list(slide.tiles.levels) == levels
+    painted = replace(slide, tiles=NO_TILES)
+    for level in levels:
+        high, wide = level_shape(slide, level)
+        for _ in range(10):
+            size = rng.integers(1, 700, 2)
+            y, x = rng.integers(0, np.maximum((high, wide) - size, 1))
+            rect = Rect(y, x, y + size[0], x + size[1]).intersect(Rect(0, 0, high, wide))
+            np.testing.assert_array_equal(slide.tiles.read(rect, level), painted.read(rect, level))
+
+
+def test_what_openslide_reads_otherwise_is_left_to_it(tmp_path, image):
+    smooth = np.tile(image[:30:3, :40:4], (30, 40, 1))
+    for name, compression in (("jpeg", "jpeg"), ("deflate", "deflate")):
+        tifffile.imwrite(
+            tmp_path / f"{name}.tif", smooth, tile=(64, 64), compression=compression, photometric="rgb"
+        )
+    whole = open_slide(tmp_path / "jpeg.tif")
+    assert list(whole.tiles.levels) == [0]
+    assert not open_slide(tmp_path / "deflate.tif").tiles.levels
+    # A tile that a scanner left out is bare glass.
+    with tifffile.TiffFile(tmp_path / "jpeg.tif", mode="r+b") as tiff:
+        counts = tiff.pages[0].tags["TileByteCounts"]
+        counts.overwrite([0, *counts.value[1:]])
+    assert not open_slide(tmp_path / "jpeg.tif").tiles.levels
+
+
+def test_a_damaged_tile_is_told_of_and_the_others_are_read(tmp_path, slides):
+    path = tmp_path / "a.svs"
+    path.write_bytes((slides / "CMU-1-Small-Region.svs").read_bytes())
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages[0]
+        tiff.filehandle.seek(page.dataoffsets[13])
+        tiff.filehandle.write(bytes(page.databytecounts[13]))
+    slide, across = open_slide(path), -(-2220 // 240)
+    y, x = 13 // across * 240, 13 % across * 240
+    with pytest.raises(SlideError, match=f"damaged at Rect.y0={y}, x0={x}"):
+        slide.read(Rect(y, x, y + 240, x + 240), 0)
+    assert slide.read(Rect(y + 240, x, y + 480, x + 240), 0).std() > 1
 
 
 def test_levels_of_a_pyramid_show_the_same_place(slides):
