@@ -13,11 +13,11 @@ from hypothesis.extra import numpy as hnp
 from skimage.measure import label
 
 from wsiseg.errors import OutputError, StoreError
-from wsiseg.export import ExportInfo, check_outputs, exporter_for, suffixes
+from wsiseg.export import ExportInfo, _outlines, check_outputs, exporter_for, suffixes
 from wsiseg.export import zip as zip_exporter
 from wsiseg.export.zarr import read_store
 from wsiseg.measure import centroids, shape_columns
-from wsiseg.nuclei import NucleusTable, concatenate, empty
+from wsiseg.nuclei import NucleusTable, Rings, concatenate, empty
 from wsiseg.polygons import exterior_rings, to_shapely, trace
 from wsiseg.qupath import check_file
 from wsiseg.regions import Region
@@ -94,6 +94,21 @@ def test_whatever_the_labels_the_file_is_readable(tmp_path_factory, labels, simp
     count, _ = written(path, [table(labels, simple=simple)])
     assert check_file(path) == ()
     assert count <= label(labels, background=0, connectivity=1).max(initial=0)
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(-50_000_000, 16_000_000), st.integers(-9, 9)), min_size=1), max_size=5
+    )
+)
+def test_coordinates_are_closed_rings_of_the_same_numbers(rings):
+    quarters = [np.array(ring) for ring in rings]
+    offsets = np.cumsum([0, *map(len, quarters)])
+    corners = np.concatenate([np.zeros((0, 2)), *quarters]) / 4
+    texts = _outlines.coordinates(Rings(corners, offsets))
+    for ring, text in zip(quarters, texts, strict=True):
+        assert json.loads(text) == [[*(ring[:, ::-1] / 4).tolist(), (ring[0, ::-1] / 4).tolist()]]
+        assert not re.search(r"\.0|\.\d0|-0[^.]", text)
 
 
 def test_features_follow_the_contract(tmp_path):

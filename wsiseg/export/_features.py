@@ -14,17 +14,13 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from wsiseg.export._info import ExportInfo
+from wsiseg.export._outlines import GRID, geometries
 from wsiseg.nuclei import NucleusTable, Rings
-from wsiseg.polygons import to_shapely
 from wsiseg.regions import Region
 
 Item = TypeVar("Item")
-
-GRID = 0.25
-"""Corners lie on this grid, level-0 pixels: exact in QuPath's float32 out to 4 million pixels."""
 
 DETECTION_PROBABILITY = "Detection probability"
 
@@ -63,8 +59,8 @@ class Drawn:
     @classmethod
     def of(cls, table: NucleusTable) -> Drawn:
         """With outlines as QuPath reads them."""
-        cells = None if table.cells is None else solid_geometries(table.cells)
-        return cls(table, solid_geometries(Rings(table.vertices, table.offsets)), cells)
+        cells = None if table.cells is None else geometries(table.cells)
+        return cls(table, geometries(Rings(table.vertices, table.offsets)), cells)
 
 
 def nucleus_features(drawn: Drawn, info: ExportInfo) -> Iterator[str]:
@@ -128,50 +124,9 @@ def region_polygons(region: Region) -> list[shapely.Polygon]:
     return [part for part in parts if part.geom_type == "Polygon" and not part.is_empty]
 
 
-def readable(polygons: NDArray[np.object_]) -> NDArray[np.object_]:
-    """(n,) polygons without holes on the grid; empty where nothing is left.
-
-    Made valid, put on the grid, the largest polygon taken: none that came out of this in that order was
-    ever refused. Holes are dropped before the grid is, since it can make a hole touch its ring.
-    """
-    whole = largest_polygons(shapely.make_valid(polygons))
-    solid = shapely.polygons(shapely.get_exterior_ring(whole))
-    # Where rounded corners are a valid ring, nothing is left to be done; the others need the slow way.
-    rounded = shapely.transform(solid, lambda corners: np.round(corners / GRID) * GRID)
-    result = shapely.remove_repeated_points(rounded, 0)
-    crossed = ~shapely.is_valid(result)
-    made = shapely.set_precision(shapely.make_valid(solid[crossed]), GRID)
-    result[crossed] = largest_polygons(made, exterior=True)
-    return result
-
-
-def largest_polygons(shapes: NDArray[np.object_], *, exterior: bool = False) -> NDArray[np.object_]:
-    """The largest polygon of each geometry; an empty one where there is none."""
-    parts, owner = shapely.get_parts(shapes, return_index=True)
-    deeper, within = shapely.get_parts(parts, return_index=True)  # a collection may hold a multipolygon
-    owner = owner[within]
-    is_polygon = shapely.get_type_id(deeper) == shapely.GeometryType.POLYGON
-    area = np.where(is_polygon, shapely.area(deeper), 0)
-    result = np.full(len(shapes), shapely.Polygon(), object)
-    order = np.argsort(area, kind="stable")
-    order = order[area[order] > 0]
-    result[owner[order]] = deeper[order]
-    if exterior:
-        filled = ~shapely.is_empty(result)
-        result[filled] = shapely.polygons(shapely.get_exterior_ring(result[filled]))
-    return result
-
-
 def geometry(polygon: shapely.Polygon) -> str:
     """GeoJSON of a polygon."""
     return compact(shapely.to_geojson(polygon))
-
-
-def solid_geometries(rings: Rings) -> dict[int, str]:
-    """GeoJSON of each outline that comes to something, by its number, in their order."""
-    polygons = readable(to_shapely(rings.vertices, rings.offsets))
-    solid = np.flatnonzero(~shapely.is_empty(polygons))
-    return dict(zip(solid.tolist(), map(compact, shapely.to_geojson(polygons[solid])), strict=True))
 
 
 def compact(text: str) -> str:

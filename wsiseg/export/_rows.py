@@ -11,8 +11,8 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from wsiseg.export._features import largest_polygons
 from wsiseg.export._info import ExportInfo
+from wsiseg.export._outlines import largest_polygons
 from wsiseg.nuclei import NucleusTable
 from wsiseg.polygons import to_shapely
 
