@@ -72,8 +72,10 @@ def level_shape(slide: Slide, level: int) -> tuple[int, int]:
 
 def read_on_white(rect: Rect, inside: Rect, read: Callable[[Rect], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """(h, w, 3) uint8: what `read` gives of the part of `rect` that lies inside, and white around it."""
-    out = np.full((*rect.shape, 3), 255, np.uint8)
     part = rect.intersect(inside)
+    if part == rect:
+        return np.require(read(part), np.uint8, ["C", "W", "O"])
+    out = np.full((*rect.shape, 3), 255, np.uint8)
     if part.area:
         out[part.slices((rect.y0, rect.x0))] = read(part)
     return out
