@@ -138,7 +138,7 @@ def changed(config: Config, row: str) -> Config:
     """The base configuration with a row's one change."""
     short = replace(config.settings.spn, crops=CROPS)
     once = {"refresh": None, "foreground": 0.25}
-    as_found = {"least_score": 0.0, "least_density": 0.0, "settle": (0, 0)}
+    as_found = {"least_score": 0.0, "least_density": 0.0, "least_edge": 0.0, "settle": (0, 0)}
     settings: dict[str, Any] = {"spn": short, "ien": short, **as_found, **once}
     recipe, augmentation = config.recipe, config.augmentation
     data = tuple(d for d in config.data if d.folder == "multiorgan")

@@ -14,7 +14,7 @@ from skimage.segmentation import watershed
 from wsiseg import compiled
 from wsiseg.smooth import smoothed
 
-_DENSITY = np.rint(-64 * np.log((np.arange(256) + 1) / 256)).astype(np.float32)
+DENSITY = np.rint(-64 * np.log((np.arange(256) + 1) / 256)).astype(np.float32)
 """Optical density of each value of red in 64ths: whole numbers, so that sums are the same in any order."""
 
 _SCALE = 510 / (64 * 16 * 8)
@@ -30,7 +30,7 @@ def edge_strength(red: NDArray[np.uint8]) -> NDArray[np.uint8]:
     >>> edge_strength(np.array([[255, 255, 255, 190, 190, 190]], np.uint8)).tolist()
     [[0, 18, 56, 56, 18, 0]]
     """
-    density = _DENSITY[red]
+    density = DENSITY[red]
     if compiled.AVAILABLE:
         return _edge_strength(np.pad(density, 2, mode="edge"))
     smooth, steep = (1, 4, 6, 4, 1), (-1, -2, 0, 2, 1)

@@ -14,6 +14,7 @@ from wsiseg.ambiguity import ambiguous as hard_to_tell
 from wsiseg.boundaries import edge_strength, settled
 from wsiseg.cluster import cluster_anchored, cluster_free
 from wsiseg.geometry import Rect
+from wsiseg.halos import without_halos
 from wsiseg.instances import instances, likely, mean_embeddings, plausible, without_background
 from wsiseg.maps import Maps
 from wsiseg.networks.coordinates import bounded_halves
@@ -74,6 +75,7 @@ def group(
         if any(settings.settle):
             inner, outer = settings.settle
             strength = edge_strength(tile.red)
+            labels = without_halos(labels, tile.red, strength, least_edge=settings.least_edge)
             labels = settled(labels, strength, inner=inner, outer=outer, sigma=settings.smooth)
         labels = plausible(labels, tile.red, min_area=least, least_density=settings.least_density)
     if settings.coordinates != "output" or tile.embedding is None:

@@ -66,6 +66,8 @@ class Settings:
                                   out: a speck on glass; 0: none is
     settle                        steps (pixels) inwards and outwards within which outlines settle on edges of the
                                   image (`wsiseg.boundaries`); (0, 0): they stay where T_0 has them, as published
+    least_edge                    mean strength of edges on an outline (255: a density of 0.5 a pixel) below which it is
+                                  narrowed before it settles (`wsiseg.halos`), if surroundings are even; 0: none is
     smooth                        sigma (pixels) of the blur that makes settled outlines smooth
     init                          where the encoders start: "random", "self-supervised" (Xie et al. 2020, on
                                   the training images), or the path or URL of a ResNet checkpoint
@@ -98,6 +100,7 @@ class Settings:
     least_score: float = 0.0
     least_density: float = 0.15
     settle: tuple[int, int] = (1, 3)
+    least_edge: float = 40.0
     smooth: float = 2.0
     init: str = "random"
     encoder: Schedule = field(default_factory=lambda: Schedule(crops=8_000, batch=8, size=384))
