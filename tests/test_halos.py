@@ -49,6 +49,19 @@ def test_an_outline_on_an_edge_stays_even_where_a_nucleus_is_pale_inside():
         assert (narrowed(true, red) == true).all()
 
 
+def test_a_pale_nucleus_keeps_its_outline_where_chromatin_lies_along_one_side():
+    rough = disc(13)
+    red = seen(disc(11) & ~disc(10, (48.0, 44.0)))
+    assert edge_strength(red)[rough & ~disc(12)].mean() < 40
+    assert (narrowed(rough, red) == rough).all()
+
+
+def test_compactness_is_one_for_an_ellipse_and_low_for_a_crescent():
+    y, x = np.indices(SHAPE)
+    assert halos._compactness(((y - 44) / 22) ** 2 + ((x - 54) / 9) ** 2 <= 1) == pytest.approx(1, abs=0.02)
+    assert halos._compactness(disc(12) & ~disc(11, (48.0, 43.0))) < 0.6
+
+
 def test_where_surroundings_are_uneven_nothing_is_narrowed():
     rough, fold = disc(17), np.exp(-1.3 * np.linspace(0, 1, SHAPE[1]))  # tissue thickens from left to right
     uneven = (seen(disc(7)) * fold).astype(np.uint8)

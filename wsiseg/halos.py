@@ -20,6 +20,8 @@ LEVEL = 0.35
 """A nucleus ends where it is so much of the way from its surroundings' density to its own."""
 EVEN = 0.2
 """Surroundings whose deviation is below this share of that way are even."""
+COMPACT = 0.75
+"""Area over that of an ellipse of the same moments: below, it is chromatin along the membrane of a pale nucleus."""
 LEAST = 30
 """Pixels that must lie around a nucleus, and must be left of one."""
 
@@ -30,7 +32,8 @@ def without_halos(
     """Nuclei without what surrounds them, where it was drawn as a part of them.
 
     A nucleus on whose free outline the mean strength of edges is below `least_edge`, in even surroundings, keeps what
-    is darker than `LEVEL` of the way from them to itself: the largest piece of that, opened, without its holes.
+    is darker than `LEVEL` of the way from them to itself: the largest piece of that, opened, without its holes, if it is
+    compact.
 
     Parameters
     ----------
@@ -113,7 +116,7 @@ def _narrow(
             continue
         core = _filled(own & (dark >= pale + LEVEL * (deepest - pale)))
         piece = _largest(_grown(_shrunk(core & own)))
-        if piece.sum() < LEAST:
+        if piece.sum() < LEAST or _compactness(piece) < COMPACT:
             continue
         for y in range(y1 - y0):
             for x in range(x1 - x0):
@@ -198,6 +201,19 @@ def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         for x in range(mask.shape[1]):
             sizes[pieces[y, x]] += pieces[y, x] > 0
     return (pieces == np.argmax(sizes)) & mask
+
+
+@compiled_exactly
+def _compactness(mask: NDArray[np.bool_]) -> float:
+    """Area over that of the ellipse whose moments are the same: 1 for an ellipse."""
+    area, ys, xs, yy, xx, xy = 0, 0, 0, 0, 0, 0
+    for y in range(len(mask)):
+        for x in range(mask.shape[1]):
+            if mask[y, x]:
+                area, ys, xs, yy, xx, xy = area + 1, ys + y, xs + x, yy + y * y, xx + x * x, xy + x * y
+    across = yy / area - (ys / area) ** 2 + 1 / 12, xx / area - (xs / area) ** 2 + 1 / 12
+    both = xy / area - ys / area * (xs / area)
+    return area / (4 * np.pi * np.sqrt(across[0] * across[1] - both * both))
 
 
 @compiled_exactly
