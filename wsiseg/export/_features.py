@@ -125,10 +125,6 @@ def region_polygons(region: Region) -> list[shapely.Polygon]:
 
 
 def geometry(polygon: shapely.Polygon) -> str:
-    """GeoJSON of a polygon."""
-    return compact(shapely.to_geojson(polygon))
-
-
-def compact(text: str) -> str:
-    """The same numbers, whole ones without a point."""
+    """GeoJSON of a polygon; whole numbers without a point."""
+    text: str = shapely.to_geojson(polygon)
     return text.replace(".0,", ",").replace(".0]", "]")

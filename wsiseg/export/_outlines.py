@@ -33,12 +33,12 @@ def readable(rings: Rings) -> Rings:
     simple = np.diff(rounded.offsets) >= 3
     some = rounded.take(np.flatnonzero(simple))
     simple[simple] = shapely.is_valid(to_shapely(some.vertices, some.offsets))
-    rest = np.flatnonzero(~simple)
+    kept, rest = np.flatnonzero(simple), np.flatnonzero(~simple)
     crossed = rings.take(rest)
     corners, offsets = from_shapely(solid_polygons(to_shapely(crossed.vertices, crossed.offsets)))
     mended = Rings(corners.astype(np.float32), offsets)
-    order = np.argsort(np.concatenate([np.flatnonzero(simple), rest]))
-    return together([rounded.take(np.flatnonzero(simple)), mended]).take(order)
+    order = np.argsort(np.concatenate([kept, rest]))
+    return together([rounded.take(kept), mended]).take(order)
 
 
 def on_grid(rings: Rings) -> Rings:
