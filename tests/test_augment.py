@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.nn import functional as F
 
+from wsiseg.adipose import add_fat
 from wsiseg.augment import Augmentation, _grid, _mean_of_five, augmented_crop, random_crop, vary_colour
 from wsiseg.debris import add_debris
 
@@ -81,6 +83,44 @@ def test_debris_is_background_and_leaves_the_rest():
         assert torch.allclose(drawn[:, inner], pixels[:, inner], atol=1e-3)
         changed |= bool((marks == 1).any())
     assert changed
+
+
+def test_fat_takes_nuclei_whole_or_leaves_them():
+    """Nuclei on strands keep every pixel, the others none; glass is background, and what is not glass is as it was."""
+    y, x = np.mgrid[:224, :224]
+    nuclei = np.zeros((224, 224), np.int64)
+    for number, (row, column) in enumerate(np.ndindex(7, 7), 2):
+        nuclei[np.hypot(y - 16 - 32 * row, x - 16 - 32 * column) < 8] = number
+    targets = torch.from_numpy(np.stack([np.where(nuclei > 0, 2, 1), np.where(nuclei > 0, nuclei, 0)]))
+    pixels = torch.from_numpy(np.where(nuclei > 0, 0.3, 0.6).astype(np.float32)).expand(3, -1, -1)
+    kept, emptied = [], []
+    for seed in range(12):
+        drawn, marks = add_fat(pixels, targets, background=1, rng=np.random.default_rng(seed))
+        assert drawn.shape == pixels.shape
+        assert 0 <= drawn.min() <= drawn.max() <= 1
+        left = np.bincount(nuclei[(marks[0] == 2).numpy()], minlength=51)[2:]
+        assert set(left / np.bincount(nuclei.ravel())[2:]) <= {0.0, 1.0}
+        glass = (marks[1] == 1).numpy()
+        assert (marks[0].numpy()[glass] == 1).all()
+        inside = ndimage.binary_erosion(glass, iterations=5)
+        assert (drawn.numpy()[:, inside] > 0.75).all()
+        far = ndimage.binary_erosion(~glass, iterations=6, border_value=1)
+        assert np.allclose(drawn.numpy()[:, far], pixels.numpy()[:, far], atol=1e-3)
+        kept.append(left.astype(bool).mean())
+        emptied.append(glass.mean())
+    assert 0.2 < np.mean(kept) < 0.9
+    assert 0.2 < np.mean(emptied) < 0.9
+
+
+def test_as_many_crops_are_emptied_as_asked_for(image):
+    for share, emptied in ((0.0, 0), (1.0, 8), (0.5, pytest.approx(4, abs=3))):
+        settings = Augmentation(fat=share, debris=0)
+        unknown = np.zeros((1, 300, 280), np.int64)
+        crops = [
+            augmented_crop(image, unknown, settings, size=96, background=1, rng=np.random.default_rng(seed))
+            for seed in range(8)
+        ]
+        assert sum(bool((marks == 1).any()) for _, marks in crops) == emptied
 
 
 def test_the_mean_of_five_is_what_pooling_gives():

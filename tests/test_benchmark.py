@@ -66,6 +66,17 @@ def test_folds_are_averaged_and_not_trained_twice(folder):
     assert {p for p in before if before[p] != after[p]} == set()
 
 
+def test_folds_that_run_apart_make_one_table(folder):
+    assert benchmark(folder, "--protocol", "folds", "--fold", "1").exit_code == 0
+    assert not (folder / "reports/drawn-discs-fold0-seed0.json").exists()
+    done = benchmark(folder, "--protocol", "folds", "--fold", "0")
+    assert done.exit_code == 0, done.output
+    assert [line.split(" ")[1] for line in done.stdout.splitlines()[2:]] == ["fold0", "fold1", "mean"]
+    assert "fold 2 is not there; discs has 0 to 1" in refused(
+        benchmark(folder, "--protocol", "folds", "--fold", "2")
+    )
+
+
 def test_the_official_protocol_scores_the_test_split_and_the_default_does_not(folder):
     assert benchmark(folder).exit_code == 0
     assert benchmark(folder, "--protocol", "official", "--seed", "3").exit_code == 0
@@ -110,7 +121,7 @@ def test_further_data_sets_are_trained_on_as_well(folder):
     (folder / "d.toml").write_text(
         CONFIG.replace('"discs" }', '"discs" }, { folder = "more", split = "val" }')
     )
-    assert benchmark(folder, "--first", "1", "--protocol", "folds", config="d.toml").exit_code == 0
+    assert benchmark(folder, "--fold", "0", "--protocol", "folds", config="d.toml").exit_code == 0
     report = json.loads((folder / "reports/drawn-discs-fold0-seed0.json").read_text())
     assert report["training images"] == 2
     assert list(report["images"]) == ["0"]

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from slides_made import sample_of_discs
 
 from wsiseg.augment import Augmentation
@@ -119,6 +120,35 @@ def test_refreshed_labels_are_what_the_points_confirm(images):
     assert set(np.unique(settled[0])) == {BACKGROUND, NUCLEUS}  # nothing is left out near an outline
     assert (settled[0, y[1:], x[1:]] == NUCLEUS).all()
     assert settled[0, y[0], x[0]] == BACKGROUND
+
+
+def test_refreshed_labels_have_no_halos(images):
+    """The teacher draws each disc eight pixels too wide, in even tissue."""
+
+    class Wide(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(20.0))
+
+        def forward(self, x):
+            return self.weight * torch.nn.functional.max_pool2d(0.7 - x[:, :1], 17, 1, 8)
+
+    sample = images[0].sample
+    alone = replace(sample, points=sample.points[:1], image=sample.image.copy())
+    y, x = np.floor(sample.points[0]).astype(int)
+    dark = sample.image[..., 0] < 0.7 * 255
+    pieces, _ = ndimage.label(dark)
+    alone.image[dark & (pieces != pieces[y, x])] = np.median(sample.image[~dark], axis=0)
+    wide, narrow = (
+        _point_targets.refreshed_targets(
+            0.5, alone, {}, {"spn_first": Wide()}, settle=(1, 3), smooth=1.0, least_edge=least
+        )[0]
+        == NUCLEUS
+        for least in (0.0, 40.0)
+    )
+    true = (pieces == pieces[y, x]).sum()
+    assert wide.sum() > 1.8 * true
+    assert 0.8 * true < narrow.sum() < 1.3 * true
 
 
 def test_weights_go_part_of_the_way(images, tmp_path):

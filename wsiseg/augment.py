@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from wsiseg.adipose import add_fat
 from wsiseg.debris import add_debris
 from wsiseg.stains import STAINS
 
@@ -33,6 +34,7 @@ class Augmentation:
     hue : float                       standard deviation of each entry of the stain vectors
     deposits : float                  share of crops with smooth brown, pink or blue deposits
     debris : float                    share of crops with flakes or sheets laid over (`wsiseg.debris`)
+    fat : float                       share of crops emptied into cells of fat (`wsiseg.adipose`)
     blur : float                      share of crops softened by up to 2.2 times fewer pixels
     sharpen : float                   share of crops sharpened, as some scanners do
     noise : float                     standard deviation of pixel noise at most, in 0..1
@@ -47,6 +49,7 @@ class Augmentation:
     hue: float = 0.04
     deposits: float = 0.35
     debris: float = 0.25
+    fat: float = 0.0
     blur: float = 0.5
     sharpen: float = 0.3
     noise: float = 0.03
@@ -137,6 +140,8 @@ def augmented_crop(
     crop, marks = random_crop(
         image, targets, size=size, rng=rng, zoom=settings.zoom, elastic=settings.elastic
     )
+    if settings.fat and rng.random() < settings.fat:
+        crop, marks = add_fat(crop, marks, background=background, rng=rng)
     if rng.random() < settings.debris:
         crop, marks = add_debris(crop, marks, background=background, rng=rng)
         # Debris is dark. A pale blue flake would be what the spindle nuclei of a stroma are.

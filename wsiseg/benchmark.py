@@ -95,20 +95,11 @@ def run_fold(
     ConfigError
         If the configuration does not name the data set, or the report there was made with another one.
     """
-    report = place.reports / f"{config.name}-{dataset}-{fold.name}-seed{seed}.json"
-    settings = config.card()["settings"] | config.card()["about"]["training"]
-    settings = {key: value for key, value in settings.items() if key not in ("code", "seed")}
-    if start is not None:
-        card = describe(find_model(start))
-        settings["start"] = {"name": card.name, "hash": card.hash}
-    if report.exists():
-        kept: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-        if kept["settings"] != json.loads(json.dumps(settings)):
-            raise ConfigError(
-                f"{report}: made with other settings; move it away, or rename the configuration"
-            )
+    kept = read_report(config, dataset, fold, place, seed=seed, start=start)
+    if kept is not None:
         return kept
     began = time.perf_counter()
+    report = _report(config, dataset, fold, place, seed)
     folder = place.runs / report.stem
     recipe = plugins.load(recipes, config.recipe)
     images = training_images(config, dataset, fold, place.data)
@@ -138,13 +129,46 @@ def run_fold(
         "minutes": round(minutes, 1),
         "hardware": hardware(device),
         "code": {"version": __version__, "commit": commit(), "torch": torch.__version__},
-        "settings": settings,
+        "settings": _settings(config, start),
         "training images": len(images),
         "images": table.rows,
         "views": {} if flips == 1 else {str(flips): evaluate(samples, grouped(model, flips=flips)).mean()},
     }
     write_text(report, json.dumps(kept, indent=1) + "\n")
     return kept
+
+
+def read_report(
+    config: Config, dataset: str, fold: Fold, place: Place, *, seed: int = 0, start: str | None = None
+) -> dict[str, Any] | None:
+    """The report of a fold, None where it has not ended.
+
+    Raises
+    ------
+    ConfigError
+        If it was made with another configuration, or from another start.
+    """
+    path = _report(config, dataset, fold, place, seed)
+    if not path.exists():
+        return None
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if kept["settings"] != json.loads(json.dumps(_settings(config, start))):
+        raise ConfigError(f"{path}: made with other settings; move it away, or rename the configuration")
+    return kept
+
+
+def _report(config: Config, dataset: str, fold: Fold, place: Place, seed: int) -> Path:
+    return place.reports / f"{config.name}-{dataset}-{fold.name}-seed{seed}.json"
+
+
+def _settings(config: Config, start: str | None) -> dict[str, Any]:
+    """What a report must have been made with: the recipe's and the training's settings, and the start."""
+    settings = config.card()["settings"] | config.card()["about"]["training"]
+    settings = {key: value for key, value in settings.items() if key not in ("code", "seed")}
+    if start is not None:
+        card = describe(find_model(start))
+        settings["start"] = {"name": card.name, "hash": card.hash}
+    return settings
 
 
 def training_images(config: Config, dataset: str, fold: Fold, root: Path) -> list[TrainingImage]:

@@ -47,14 +47,20 @@ def _region(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool
     """A smooth part of the crop, at times all of it; no piece is so small that it looks like a nucleus."""
     if rng.random() < 0.15:
         return np.ones(shape, bool)
-    cells = int(rng.integers(3, 6))
-    coarse = torch.from_numpy(rng.normal(size=(1, 1, cells, cells))).float()
-    field = torch.nn.functional.interpolate(coarse, size=shape, mode="bicubic", align_corners=False)
-    pieces, _ = ndimage.label(field[0, 0].numpy() > rng.uniform(-0.3, 0.8))
+    pieces, _ = ndimage.label(smooth_field(shape, rng) > rng.uniform(-0.3, 0.8))
     large = np.bincount(pieces.ravel()) > 4000
     large[0] = False
     region: NDArray[np.bool_] = large[pieces]
     return region
+
+
+def smooth_field(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
+    """(H, W) float32, about normally distributed, three to five waves across."""
+    cells = int(rng.integers(3, 6))
+    coarse = torch.from_numpy(rng.normal(size=(1, 1, cells, cells))).float()
+    field = torch.nn.functional.interpolate(coarse, size=shape, mode="bicubic", align_corners=False)
+    smooth: NDArray[np.float32] = field[0, 0].numpy()
+    return smooth
 
 
 def _flakes(shape: tuple[int, int], rng: np.random.Generator, *, layered: bool) -> NDArray[np.float32]:

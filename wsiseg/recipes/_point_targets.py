@@ -8,6 +8,7 @@ from torch import nn
 
 from wsiseg.boundaries import edge_strength, settled
 from wsiseg.flips import views
+from wsiseg.halos import without_halos
 from wsiseg.networks.forward import pad_to_stride, run, to_tensor
 from wsiseg.pseudo_labels import (
     BACKGROUND,
@@ -89,14 +90,15 @@ def refreshed_targets(
     *,
     settle: tuple[int, int] = (0, 0),
     smooth: float = 2.0,
+    least_edge: float = 0.0,
     teacher: str = "spn_first",
 ) -> NDArray[np.int8]:
     """(2, H, W) int8: labels from what the first SPN, the `teacher`, sees and the points confirm, and the Voronoi labels.
 
     The first network has seen all images and so outlines a nucleus better than its own labels did, but it
     also finds what nobody clicked: that becomes background. Its probability is averaged over flips and
-    turns of the image. Where outlines may `settle` on edges (`wsiseg.boundaries`) they do; else what lies near the
-    threshold is not labelled.
+    turns of the image. Where outlines may `settle` on edges (`wsiseg.boundaries`) they do, and nuclei have no halos
+    (`wsiseg.halos`); else what lies near the threshold is not labelled.
     """
     shape = sample.image.shape[:2]
     if not len(sample.points):
@@ -110,7 +112,9 @@ def refreshed_targets(
     refreshed = np.full(shape, BACKGROUND, np.int8)
     if any(settle):
         inner, outer = settle
-        strength = edge_strength(sample.image[..., 0])
+        red = np.ascontiguousarray(sample.image[..., 0])
+        strength = edge_strength(red)
+        instances = without_halos(instances, red, strength, least_edge=least_edge)
         refreshed[settled(instances, strength, inner=inner, outer=outer, sigma=smooth) > 0] = NUCLEUS
     else:
         refreshed[instances > 0] = NUCLEUS

@@ -159,7 +159,13 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
     *before, spn, ien = taught_by(settings, semantic_targets, instances)
     if settings.refresh is None:
         return *before, spn, ien
-    refreshed = partial(refreshed_targets, settings.refresh, settle=settings.settle, smooth=settings.smooth)
+    refreshed = partial(
+        refreshed_targets,
+        settings.refresh,
+        settle=settings.settle,
+        smooth=settings.smooth,
+        least_edge=settings.least_edge,
+    )
     if settings.shared:
         taught = partial(refreshed, teacher="spn")
         ien = replace(ien, targets=partial(both_targets, taught, instances))
