@@ -106,7 +106,7 @@ def main() -> None:
     for name, seconds in stages.items():
         print(f"| {name} | {seconds:.1f} | {seconds / mm2:.2f} | {seconds / total:.1%} |")
     print(
-        f"\n{whole:.0f} s for {mm2:.2f} mm2 ({plan.n_tiles} tiles), {whole / mm2:.1f} s/mm2; the networks alone "
+        f"\n{whole:.0f} s for {mm2:.2f} mm2 ({plan.n_tiles} tiles, {result.count:,} nuclei), {whole / mm2:.1f} s/mm2; the networks alone "
         f"{ceiling / mm2:.1f} s/mm2, after the run {found['ceiling_drift']:+.1%}; ratio {whole / ceiling:.3f}; peak memory {found['peak_mib']} MiB"
     )
 
