@@ -39,6 +39,8 @@ ACROSS = 4
 """Images in a row of the mosaic."""
 NEAR = 16
 """Pixels from a core's border within which errors are counted apart."""
+MARGIN = 300
+"""Pixels along the region's border that are left out where a grid is shifted: one of the two slides ends there."""
 
 
 def main() -> None:
@@ -89,7 +91,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--mosaic", type=Path, help="folder that holds multiorgan")
     parser.add_argument("--model", default="he-points")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
-    return parser.parse_args()
+    options = parser.parse_args()
+    _, _, width, height = map(int, options.region.split(","))
+    if options.shift and min(width, height) < 4 * MARGIN:
+        parser.error(
+            f"--region {options.region} is too small for --shift, which leaves out {MARGIN} px along its border: "
+            f"{4 * MARGIN} px a side at least, or --shift 0"
+        )
+    return options
 
 
 def polygons_of(options: argparse.Namespace, size: int) -> tuple[NDArray[np.object_], float]:
@@ -122,7 +131,7 @@ def shifted(options: argparse.Namespace, size: int) -> float:
             found.append(shapely.transform(polygons, lambda at, by=before: at - by))  # type: ignore[misc]
     slide.close()
     # What lies near the region's own border has tissue beyond it in one slide and none in the other.
-    inner = shapely.box(300, 300, width - 300, height - 300)
+    inner = shapely.box(MARGIN, MARGIN, width - MARGIN, height - MARGIN)
     return f1_at(*(polygons[shapely.contains(inner, shapely.centroid(polygons))] for polygons in found))
 
 
