@@ -44,8 +44,8 @@ def add_fat(
     on_strands[0] = False
     empty = cells & ~on_strands[pieces]
     haze = 0.06 * rng.random() * (1 + smooth_field(shape, rng).clip(-1, 1))
-    glass = rng.uniform(0.88, 0.98) + rng.normal(0, 0.008, (3, 1, 1))
-    glass = torch.from_numpy((glass * np.exp(-haze)).clip(0, 1).astype(np.float32))
+    colour = rng.uniform(0.88, 0.98) + rng.normal(0, 0.008, (3, 1, 1))
+    glass = torch.from_numpy((colour * np.exp(-haze)).clip(0, 1).astype(np.float32))
     weight = torch.from_numpy(ndimage.gaussian_filter(empty.astype(np.float32), float(rng.uniform(0.5, 1.2))))
     drawn = glass * weight + pixels * (1 - weight)
     return drawn, torch.where(torch.from_numpy(empty), background, targets)
