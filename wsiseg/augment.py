@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from wsiseg.adipose import add_fat
-from wsiseg.debris import add_debris
+from wsiseg.debris import add_debris, smooth_field
 from wsiseg.stains import STAINS
 
 FARTHEST = 3.0
@@ -184,9 +184,7 @@ def _deposit(shape: torch.Size, rng: np.random.Generator, *, finest: int = 20) -
 
     At most `finest` of them lie side by side.
     """
-    cells = int(rng.integers(3, finest))
-    coarse = torch.from_numpy(rng.normal(size=(1, 1, cells, cells))).float()
-    field = F.interpolate(coarse, size=tuple(shape), mode="bicubic", align_corners=False)[0, 0]
+    field = torch.from_numpy(smooth_field((shape[0], shape[1]), rng, finest=finest))
     return torch.sigmoid((field - 0.5) * float(rng.uniform(2, 12)))
 
 

@@ -54,9 +54,9 @@ def _region(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.bool
     return region
 
 
-def smooth_field(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
-    """(H, W) float32, about normally distributed, three to five waves across."""
-    cells = int(rng.integers(3, 6))
+def smooth_field(shape: tuple[int, int], rng: np.random.Generator, *, finest: int = 6) -> NDArray[np.float32]:
+    """(H, W) float32, about normally distributed, three waves across or more, but fewer than `finest`."""
+    cells = int(rng.integers(3, finest))
     coarse = torch.from_numpy(rng.normal(size=(1, 1, cells, cells))).float()
     field = torch.nn.functional.interpolate(coarse, size=shape, mode="bicubic", align_corners=False)
     smooth: NDArray[np.float32] = field[0, 0].numpy()
