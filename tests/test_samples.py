@@ -71,6 +71,21 @@ def test_all_is_every_image_and_needs_no_split(tmp_path):
     assert read_split(tmp_path, "all") == ("a", "b")
 
 
+def test_without_a_split_one_image_in_four_is_held_out(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in "edcba":
+        (tmp_path / "images" / f"{name}.png").touch()
+    assert read_split(tmp_path, "train") == ("a", "b", "c", "e")
+    assert read_split(tmp_path, "val") == ("d",)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_split(tmp_path, "test")
+
+
+def test_three_images_without_a_split_are_too_few(folder):
+    with pytest.raises(DataError, match=r"split\.json: missing, and 1 images are too few"):
+        read_split(folder, "train")
+
+
 def test_classes_go_with_the_points_under_the_names_that_are_given(folder):
     (folder / "points" / "a.csv").write_text("type,x,y\n2,1,2\n1,3,4\n")
     layout = ClickFormat(column="type", names={"1": "Positive", "2": "Negative"})

@@ -18,6 +18,17 @@ SCHEDULE = Schedule(crops=24, batch=2, size=64)
 SETTINGS = spn_ien.Settings(width=0.25, spn=SCHEDULE, ien=SCHEDULE)
 
 
+class Dark(torch.nn.Module):
+    """A teacher that takes every dark pixel for a nucleus."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, x):
+        return self.weight * (0.7 - x[:, :1])
+
+
 @pytest.fixture(scope="module")
 def images():
     return [TrainingImage(sample_of_discs(), {})]
@@ -97,16 +108,7 @@ def test_a_trained_model_is_the_teacher_of_a_second_round(images, tmp_path):
 
 
 def test_refreshed_labels_are_what_the_points_confirm(images):
-    """A teacher that takes every dark pixel for a nucleus; one disc was not clicked."""
-
-    class Dark(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.weight = torch.nn.Parameter(torch.tensor(20.0))
-
-        def forward(self, x):
-            return self.weight * (0.7 - x[:, :1])
-
+    """One disc was not clicked."""
     sample = images[0].sample
     clicked = replace(sample, points=sample.points[1:])
     labels = _point_targets.refreshed_targets(0.5, clicked, {}, {"spn_first": Dark()})
@@ -120,6 +122,19 @@ def test_refreshed_labels_are_what_the_points_confirm(images):
     assert set(np.unique(settled[0])) == {BACKGROUND, NUCLEUS}  # nothing is left out near an outline
     assert (settled[0, y[1:], x[1:]] == NUCLEUS).all()
     assert settled[0, y[0], x[0]] == BACKGROUND
+
+
+@pytest.mark.parametrize("seen", [0.3, 0.7])
+def test_an_image_whose_points_the_teacher_misses_keeps_its_first_labels(images, seen):
+    sample = images[0].sample
+    background = sample.image[8, 7]
+    faint = replace(sample, image=sample.image.copy())
+    pieces, _ = ndimage.label(sample.image[..., 0] < 0.7 * 255)
+    y, x = np.floor(sample.points[int(seen * len(sample.points)) :]).astype(int).T
+    faint.image[np.isin(pieces, pieces[y, x])] = background
+    first = _point_targets.semantic_targets(faint, {}, {})
+    labels = _point_targets.refreshed_targets(0.5, faint, {}, {"spn_first": Dark()})
+    assert (labels == first).all() == (seen < 0.5)
 
 
 def test_refreshed_labels_have_no_halos(images):

@@ -17,6 +17,8 @@ from wsiseg.geometry import Rect
 from wsiseg.points import ClickFormat, Clicks, check_classes, check_inside, points_from_labels, read_clicks
 from wsiseg.resampling import resized
 
+HELD_OUT = 4
+"""Where a folder does not say which images are for validation, one in so many is."""
 PICTURES = (".png", ".webp", ".tif", ".jpg")
 """Suffixes that an image may have, the first one there is taken; maps beside it are `.png`."""
 
@@ -48,14 +50,23 @@ class Sample:
 def read_split(folder: Path, split: str) -> tuple[str, ...]:
     """Names of the images in one part of `folder/split.json`; "all", which needs no such file, is every image.
 
+    In a folder without this file one image in four, by name, is "val" and the others are "train".
+
     Raises
     ------
     DataError
-        If there is no such file or no such part; the parts that exist are named.
+        If the file cannot be read, or has no such part; the parts that exist are named. If it is missing and there
+        are fewer than four images.
     """
+    names, path = _names(folder), folder / "split.json"
     if split == "all":
-        return _names(folder)
-    path = folder / "split.json"
+        return names
+    if names and split in ("train", "val") and not path.exists():
+        if len(names) < HELD_OUT:
+            raise DataError(
+                f"{path}: missing, and {len(names)} images are too few to hold one in four out; add it"
+            )
+        return tuple(n for i, n in enumerate(names, start=1) if (i % HELD_OUT == 0) == (split == "val"))
     try:
         parts = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -25,6 +25,8 @@ from wsiseg.stages import Networks, Options
 
 REFRESH_MARGIN = 0.1
 """Probabilities this near to the refreshed threshold teach nothing: there the first network was unsure."""
+KNOWN = 0.5
+"""Of an image's points, the teacher must see this share; else it does not know such tissue, and teaches nothing of it."""
 
 
 def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[np.int8]:
@@ -85,7 +87,7 @@ def outlined(sample: Sample) -> NDArray[np.bool_]:
 def refreshed_targets(
     threshold: float,
     sample: Sample,
-    _: Options,
+    options: Options,
     trained: Networks,
     *,
     settle: tuple[int, int] = (0, 0),
@@ -98,7 +100,8 @@ def refreshed_targets(
     The first network has seen all images and so outlines a nucleus better than its own labels did, but it
     also finds what nobody clicked: that becomes background. Its probability is averaged over flips and
     turns of the image. Where outlines may `settle` on edges (`wsiseg.boundaries`) they do, and nuclei have no halos
-    (`wsiseg.halos`); else what lies near the threshold is not labelled.
+    (`wsiseg.halos`); else what lies near the threshold is not labelled. An image of whose points it misses more than
+    half is of a tissue or a stain that it never saw: that keeps its first labels.
     """
     shape = sample.image.shape[:2]
     if not len(sample.points):
@@ -109,6 +112,8 @@ def refreshed_targets(
     ]
     probability = np.mean(seen, axis=0)
     instances = instance_labels(probability, sample.points, foreground=threshold)
+    if len(np.unique(instances[instances > 0])) < KNOWN * len(sample.points):
+        return semantic_targets(sample, options, trained)
     refreshed = np.full(shape, BACKGROUND, np.int8)
     if any(settle):
         inner, outer = settle
