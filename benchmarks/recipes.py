@@ -115,6 +115,16 @@ MAIN: Mapping[str, Row] = {
     ),
 }
 VARIANTS: Mapping[str, Row] = {
+    **{
+        f"{name}-unsettled": replace(
+            MAIN[name],
+            told="outlines where T_0 has them, as published",
+            settings={**MAIN[name].settings, "settle": (0, 0), "least_edge": 0.0, "least_density": 0.0},
+            same=(name, ("spn", "ien")),
+            published="",
+        )
+        for name in ("spn-ien", "supervised")
+    },
     "pen-none": Row("pseudo-edge-net-small", {"segmentation": 24_000}, "f alone", {"edges": "none"}),
     "pen-large": Row("pseudo-edge-net-small", {"segmentation": 24_000}, "g like f", {"edges": "large"}),
     "pen-small": Row("pseudo-edge-net-small", {"segmentation": 24_000}, "small g", {"edges": "small"}),
