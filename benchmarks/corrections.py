@@ -137,7 +137,7 @@ def table(kept: list[dict[str, Any]]) -> str:
     at = {(row["organ"], row["nuclei"]): row for row in kept}
     lines = [
         "AJI (authors) / AJI on the two test images of an organ, after so many corrected nuclei of its validation image, by "
-        "`python benchmarks/corrections.py --data FOLDER -o RUNS`. 0 is the bundled model as it is.",
+        "`python benchmarks/corrections.py --data FOLDER -o RUNS`. 0 is the model that it starts from.",
         "",
         "| organ | " + " | ".join(f"{n:,}" for n in numbers) + " |",
         "|---" * (len(numbers) + 1) + "|",

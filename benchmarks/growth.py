@@ -80,9 +80,9 @@ def main() -> None:
         for side, of in table.items()
     }
     growth = {
-        "time_spread": spread([row["seconds_per_tile"] for row in found.values()]),
-        "cpu_spread": spread([row["cpu_seconds_per_tile"] for row in found.values()]),
-        "memory_spread": spread([row["peak_gb"] for row in found.values()]),
+        "time_spread": spreads(rows, "seconds", per_tile=True),
+        "cpu_spread": spreads(rows, "cpu_seconds", per_tile=True),
+        "memory_spread": spreads(rows, "peak_gb", per_tile=False),
         "sides": found,
     }
     if options.json:
@@ -98,15 +98,18 @@ def main() -> None:
             f"| {side:,} | {row['tiles']:,} | {row['nuclei']:,} | {row['seconds_per_tile']:.3f} "
             f"| {row['cpu_seconds_per_tile']:.3f} | {row['after_seconds']} | {row['peak_gb']:.2f} | {row['runs']} |"
         )
-    print(
-        f"\nlargest over smallest: time {growth['time_spread']}, processor time {growth['cpu_spread']}, "
-        f"memory {growth['memory_spread']}"
-    )
+    print("\nlargest over smallest, run by run:")
+    for what in ("time", "cpu", "memory"):
+        print(what, *growth[f"{what}_spread"])
 
 
-def spread(values: list[float]) -> float:
-    """Largest over smallest."""
-    return round(max(values) / min(values), 3)
+def spreads(rows: list[dict[str, Any]], what: str, *, per_tile: bool) -> list[float]:
+    """Largest over smallest of all sizes, run by run; sizes of one run follow each other on a machine of one speed."""
+    found = []
+    for run in sorted({row["run"] for row in rows}):
+        values = [row[what] / (row["side"] ** 2 if per_tile else 1) for row in rows if row["run"] == run]
+        found.append(round(max(values) / min(values), 3))
+    return found
 
 
 def arguments() -> argparse.Namespace:

@@ -248,6 +248,7 @@ def test_a_device_that_is_absent(
         (("--batch-size", "0"), "--batch-size 0"),
         (("--threshold", "2"), "threshold 2"),
         (("--roi", "nothing.geojson"), "nothing.geojson"),
+        (("--executor", "dask_address"), "address must be given"),
         (("--work-dir", "/nowhere"), "/nowhere"),
     ],
 )
@@ -257,6 +258,16 @@ def test_options_outside_their_range(
     out = ("-o", tmp_path / "out.geojson")
     assert message in refused(run("segment", slide, "--model", model, *out, *options))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_regions_beside_the_slide_are_refused(slide: Path, model: Path, tmp_path: Path) -> None:
+    far = tmp_path / "far.geojson"
+    ring = [[90_000, 90_000], [90_100, 90_000], [90_100, 90_100], [90_000, 90_000]]
+    far.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    out = ("-o", tmp_path / "out.geojson")
+    said = refused(run("segment", slide, "--model", model, "--roi", far, *out))
+    assert "far.geojson: no region meets the slide, " in said
+    assert list(tmp_path.iterdir()) == [far]
 
 
 def test_stores_that_are_none(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,11 +71,31 @@ def test_the_whole_slide_the_borders_of_tiles_and_one_colour(
     assert not red(out).any()
 
 
-def test_an_enormous_or_empty_picture_is_refused(slide: SlideRef, result: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="20000 x 15000 pixels"):
-        draw_slide(slide, result, tmp_path / "out.png", mpp=0.01)
-    with pytest.raises(ConfigError, match="0 x 0 pixels"):
-        draw_slide(slide, result, tmp_path / "out.png", region=Rect(5, 5, 5, 5))
+def test_an_enormous_picture_is_refused(
+    slide: SlideRef, result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wsiseg.preview.MAX_PIXELS", 100_000)
+    with pytest.raises(ConfigError, match="400 x 300 pixels; 1 to 100000 are allowed"):
+        draw_slide(slide, result, tmp_path / "out.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mpp": 0.01}, "mpp 0.01 is not between"),
+        ({"mpp": float("nan")}, "mpp nan is not between"),
+        ({"width": -1}, "width -1 is not between"),
+        ({"tile_um": 0}, "tile size in microns 0 is not between"),
+        ({"region": Rect(5, 5, 5, 5)}, "0 x 0 at x 5, y 5 does not meet the slide, 400 x 300 pixels"),
+        ({"region": Rect(900, 900, 950, 950)}, "50 x 50 at x 900, y 900 does not meet the slide"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(
+    slide: SlideRef, result: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        draw_slide(slide, result, tmp_path / "out.png", **options)
+    assert not (tmp_path / "out.png").exists()
 
 
 @pytest.mark.parametrize("name", ["missing/out.png", "out.xyz", "out"])

@@ -182,6 +182,26 @@ def test_weights_go_part_of_the_way(images, tmp_path):
     torch.testing.assert_close(half, (began + whole) / 2)
 
 
+def test_later_stages_learn_from_what_was_taught_and_not_from_part_of_it(images, tmp_path):
+    spn, ien = spn_ien.stages(SETTINGS)
+    schedule = Schedule(crops=4, batch=2, size=64, share=0.5)
+    seen = []
+
+    def targets(sample, options, networks):
+        seen.append(networks["spn"].state_dict()["conv1.weight"].clone())
+        return ien.targets(sample, options, networks)
+
+    stages = [replace(spn, schedule=schedule), replace(ien, schedule=schedule, targets=targets)]
+    first, again = (train(stages, images, tmp_path, augmentation=Augmentation()) for _ in range(2))
+    (taught,) = seen
+    assert not torch.allclose(taught, first["spn"].state_dict()["conv1.weight"])
+    kept = torch.load(tmp_path / "spn.pt", weights_only=True)["conv1.weight"]
+    torch.testing.assert_close(taught, kept)
+    for name in first:
+        both = zip(first[name].state_dict().values(), again[name].state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in both)
+
+
 def test_the_self_supervised_start_is_where_the_networks_start(images, tmp_path):
     settings = replace(SETTINGS, init="self-supervised", encoder=Schedule(crops=8, batch=2, size=128))
     stages = spn_ien.stages(settings)

@@ -138,7 +138,8 @@ def read_config(path: Path) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error
+        got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
+        raise ConfigError(f"{path}: {where}: {first['msg']}{got}") from error
     return config.model_copy(update={"settings": settings})
 
 

@@ -41,14 +41,20 @@ def read_geometries(path: Path) -> list[Geometry]:
     """
     raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     top = json.loads(raw)
-    if isinstance(top, dict) and top["type"] == "FeatureCollection":
-        top = top["features"]
+    if isinstance(top, dict) and top.get("type") == "FeatureCollection":
+        top = top.get("features")
+        if not isinstance(top, list):
+            raise ValueError("a FeatureCollection without a list of features")
     features = top if isinstance(top, list) else [top]
     return [geometry for number, node in enumerate(features, 1) for geometry in _simple(node, number)]
 
 
 def _simple(node: Any, number: int) -> Iterator[Geometry]:
+    if not isinstance(node, dict) or "type" not in node:
+        raise ValueError(f"its object {number} is neither a feature nor a geometry")
     if node["type"] == "Feature":
+        if "geometry" not in node:
+            raise ValueError(f"its feature {number} has no geometry")
         about = node.get("properties") or {}
         if node["geometry"] is not None:
             for each in _simple(node["geometry"], number):

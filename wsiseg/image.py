@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from skimage.draw import polygon
 
 from wsiseg import nuclei, predict
+from wsiseg.checks import check_range
 from wsiseg.errors import ConfigError
-from wsiseg.job import check_range, make_settings
+from wsiseg.job import make_settings
 from wsiseg.models import DEFAULT, ModelRef, describe, find_model
 from wsiseg.nuclei import NucleusTable
 from wsiseg.result import by_model

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from wsiseg import predict
+from wsiseg.checks import check_range
 from wsiseg.errors import ConfigError
 from wsiseg.flips import check_flips
 from wsiseg.measure import MEASURES, Wanted
@@ -81,18 +82,6 @@ def check_measures(names: Sequence[str], cells_um: float | None) -> None:
         if name not in MEASURES:
             raise ConfigError(f"measure {name!r} is unknown; choose from {', '.join(MEASURES)}")
     check_range("cells_um", cells_um, 0.5, 25)
-
-
-def check_range(name: str, value: float | None, least: float, most: float) -> None:
-    """Refuse a setting outside its range; None is the default.
-
-    Raises
-    ------
-    ConfigError
-        Telling the range.
-    """
-    if value is not None and not least <= value <= most:
-        raise ConfigError(f"{name} {value:g} is not between {least:g} and {most:g}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -130,6 +130,8 @@ def features(file: IO[str]) -> Iterator[dict[str, Any]]:
                 raise
             text, at = text[at:] + more, 0
         else:
+            if not isinstance(feature, dict):
+                raise ValueError("an array of something else than features")
             yield feature
 
 

@@ -20,13 +20,14 @@ from typing import Any
 from uuid import uuid4
 
 from wsiseg import execute, plugins
+from wsiseg.checks import check_range
 from wsiseg.computing import begun_once, compute
 from wsiseg.deconvolution import read_stains
 from wsiseg.estimate import process_memory
 from wsiseg.execute import cores
 from wsiseg.export import remove_leftovers
 from wsiseg.export.zarr import read_store
-from wsiseg.job import Job, check_measures, check_range, make_settings, release
+from wsiseg.job import Job, check_measures, make_settings, release
 from wsiseg.measure import Wanted
 from wsiseg.memory import give_back
 from wsiseg.models import DEFAULT, ModelCard, ModelRef, describe, find_model

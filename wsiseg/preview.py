@@ -9,16 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from wsiseg.checks import check_range
 from wsiseg.draw import Color, draw_grid, draw_outlines, draw_scale_bar
 from wsiseg.errors import ConfigError, OutputError
 from wsiseg.geometry import Rect
 from wsiseg.outlines import read_outlines
-from wsiseg.slides.opening import open_slide, resolve_mpp
+from wsiseg.slides.opening import LEAST_MPP, open_slide, resolve_mpp
 from wsiseg.slides.resample import PlanView
 from wsiseg.slides.slide import SlideRef
 
 MAX_PIXELS = 100_000_000
 """A picture larger than this is a mistake: about 300 MB in memory, and no viewer likes it."""
+COARSEST = 1000.0
+"""Microns per pixel: a slide is then a stamp of some dozen pixels."""
+WIDEST = 100.0
+"""Pixels of an outline."""
+SMALLEST_TILE, LARGEST_TILE = 5.0, 100_000.0
+"""Microns a side."""
 
 
 def draw_slide(
@@ -54,16 +61,25 @@ def draw_slide(
     SlideError
         If the slide cannot be read or has no pixel size.
     ConfigError
-        If the picture would be empty or enormous.
+        If a number is outside its range, the region does not meet the slide, or the picture would be empty or enormous.
     InputError
         If `result` cannot be read.
     OutputError
         If `out` cannot be written.
     """
+    check_range("mpp", mpp, LEAST_MPP, COARSEST)
+    check_range("width", width, 0.1, WIDEST)
+    check_range("tile size in microns", tile_um, SMALLEST_TILE, LARGEST_TILE)
     opened = open_slide(slide)
     try:
         level0 = resolve_mpp(opened, slide)
-        region = region or Rect(0, 0, *opened.shape)
+        whole = Rect(0, 0, *opened.shape)
+        region = region or whole
+        if not region.intersect(whole).area:
+            raise ConfigError(
+                f"the region {region.width} x {region.height} at x {region.x0}, y {region.y0} does not meet the slide, "
+                f"{whole.width} x {whole.height} pixels"
+            )
         scale = (mpp or level0) / level0
         frame = scaled(region, 1 / scale)
         check_size(frame)
@@ -116,6 +132,8 @@ def save(rgb: NDArray[np.uint8], out: Path) -> None:
     OutputError
         If it cannot be written.
     """
+    if out.is_dir():
+        raise OutputError(f"{out}: is a folder; give a .png or .jpg in it")
     temporary = out.with_name(f".{out.stem}.tmp{out.suffix}")
     try:
         Image.fromarray(rgb).save(temporary)

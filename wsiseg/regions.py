@@ -57,6 +57,8 @@ def regions_of(geometries: Sequence[Geometry]) -> Iterator[Region]:
     for each in geometries:
         polygons = {"Polygon": [each.coordinates], "MultiPolygon": each.coordinates}.get(each.kind, [])
         for rings in polygons:
+            if not rings:
+                raise ValueError("a polygon without corners is no area")
             yield Region(_ring(rings[0]), tuple(_ring(ring) for ring in rings[1:]), each.name)
 
 

@@ -55,13 +55,15 @@ def read_split(folder: Path, split: str) -> tuple[str, ...]:
     Raises
     ------
     DataError
-        If the file cannot be read, or has no such part; the parts that exist are named. If it is missing and there
-        are fewer than four images.
+        If there are no images; if the file cannot be read, or has no such part (the parts that exist are named); if it is
+        missing and there are fewer than four images.
     """
     names, path = _names(folder), folder / "split.json"
     if split == "all":
         return names
-    if names and split in ("train", "val") and not path.exists():
+    if not names:
+        raise DataError(f"{folder}: no images; they are expected as {folder / 'images'}/NAME.png")
+    if split in ("train", "val") and not path.exists():
         if len(names) < HELD_OUT:
             raise DataError(
                 f"{path}: missing, and {len(names)} images are too few to hold one in four out; add it"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsiseg.deconvolution import StainChoice, Stains, estimated
+from wsiseg.errors import RegionError
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelCard
 from wsiseg.regions import Region, read_regions, region_mask, trace_mask
@@ -22,6 +25,11 @@ from wsiseg.tissue import tissue_mask
 
 RUN = 4
 """Tiles in a task: enough to keep a GPU busy, few enough that a stopped run loses seconds."""
+
+UNLIKE = 0.02
+"""Share by which a pixel size that is given may differ from the file's without a word."""
+
+log = logging.getLogger(__name__)
 
 SAMPLES, SAMPLE_PX, SAMPLE_MPP = 24, 256, 0.5
 """Squares in which stain vectors are estimated, their side in pixels, and the pixel's microns."""
@@ -89,13 +97,22 @@ def survey(
     SlideError
         If the slide cannot be read, or has no usable pixel size.
     RegionError
-        If the regions cannot be read.
+        If the regions cannot be read, or all lie outside the slide.
     ConfigError
         If the tile size is not allowed.
     """
     wanted = read_regions(roi) if roi else ()
     with closing(open_slide(slide)) as opened:
         mpp = resolve_mpp(opened, slide)
+        if opened.mpp is not None and abs(mean(opened.mpp) / mpp - 1) > UNLIKE:
+            log.warning(
+                "%s: says %.4g um per pixel; %.4g is taken, as given", slide.path, mean(opened.mpp), mpp
+            )
+        if roi and not any(meets(region, opened.shape) for region in wanted):
+            raise RegionError(
+                f"{roi}: no region meets the slide, {opened.shape[1]} x {opened.shape[0]} pixels; "
+                "they are meant in pixels of its full resolution, from its own corner"
+            )
         view = PlanView(opened, mpp, card.mpp)
         picture, seen_mpp = thumbnail(opened, mpp)
         mask = tissue_mask(picture, mpp=seen_mpp)
@@ -126,6 +143,12 @@ def survey(
             ),
             stains=chosen,
         )
+
+
+def meets(region: Region, shape: tuple[int, int]) -> bool:
+    """Whether the bounding box of a region and an image of `shape` share a pixel."""
+    low, high = region.exterior.min(0), region.exterior.max(0)
+    return bool((high > 0).all() and (low < shape).all())
 
 
 def tissue_pixels(

@@ -68,7 +68,8 @@ def train(
 
     Returns
     -------
-    networks by stage name, with the averaged weights, in evaluation mode
+    networks by stage name, with the averaged weights, in evaluation mode; as far from where they started as the `share` of
+    their schedules says, while later stages learn from all that was taught
 
     Raises
     ------
@@ -81,38 +82,40 @@ def train(
         )
     folder.mkdir(parents=True, exist_ok=True)
     networks: dict[str, nn.Module] = {}
+    result: dict[str, nn.Module] = {}
     for number, stage in enumerate(stages):
         processes.wait()
         torch.manual_seed(seed + number)
         network = stage.network().to(device)
-        finished = folder / f"{stage.name}.pt"
+        as_it_is = start is not None and stage.taken_over in start
+        if start is not None and as_it_is:
+            _start_from(stage.kept(network), start[stage.taken_over])
+        elif start is not None and stage.name in start:
+            _start_from(stage.kept(network), start[stage.name])
+            stage = replace(stage, schedule=stage.schedule.tuned())
+        elif stage.init is not None:
+            _start_from(stage.kept(network), networks[stage.init])
+        began, finished = copy.deepcopy(network), folder / f"{stage.name}.pt"
         if finished.exists():
             network.load_state_dict(torch.load(finished, map_location=device, weights_only=True))
-        elif start is not None and (given := stage.taken_over) in start:
-            _start_from(stage.kept(network), start[given])
-        else:
-            if start is not None and stage.name in start:
-                _start_from(stage.kept(network), start[stage.name])
-                stage = replace(stage, schedule=stage.schedule.tuned())
-            elif stage.init is not None:
-                _start_from(stage.kept(network), networks[stage.init])
+        elif not as_it_is:
             targets = [stage.targets(i.sample, i.options, networks) for i in images]
             pixels = [i.sample.image for i in images]
             crops = _batches(pixels, targets, stage, augmentation, seed=(seed, number), processes=processes)
             total = stage.schedule.steps if steps is None else min(steps, stage.schedule.steps)
             check = None if held_out is None else Check(stage, held_out, networks, folder, device)
-            began = copy.deepcopy(network)
             network = _fit(
                 stage, network, crops, folder, total, device, (seed, number), check, processes, progress
             )
-            network = _between(began, network, stage.schedule.share)
             processes.wait()
             if processes.first:
                 save(network.state_dict(), finished)
                 for left in ("ckpt", "best"):
                     (folder / f"{stage.name}.{left}").unlink(missing_ok=True)
         networks[stage.name] = stage.kept(network.eval())
-    return networks
+        # Later stages learn from all that this one was taught; only what is given goes part of the way.
+        result[stage.name] = stage.kept(_between(began, network, stage.schedule.share).eval())
+    return result
 
 
 def blended(

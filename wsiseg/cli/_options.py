@@ -13,6 +13,14 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Model = Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")]
 
 # Of slides and what is found on them.
+SlideMpp = Annotated[
+    float | None,
+    typer.Option(
+        "--slide-mpp",
+        help="Microns per pixel of the slide, instead of what its file says, if it does (0.25 is usual at 40x, 0.5 at 20x).",
+        show_default="the file's",
+    ),
+]
 NoBounds = Annotated[
     bool,
     typer.Option("--no-bounds", help="Count pixels from the file's corner instead of its bounds (MRXS)."),
@@ -51,10 +59,15 @@ Cells = Annotated[
 
 # Of labelled images.
 Data = Annotated[
-    Path | None, typer.Option("--data", help="Folder of the data sets; else the variable WSISEG_DATA.")
+    Path | None,
+    typer.Option(
+        "--data",
+        help="Folder that holds a folder of images/, points/ or labels/ for each data set; else the variable WSISEG_DATA.",
+    ),
 ]
 DataSets = Annotated[
-    list[str] | None, typer.Option(help="Data sets below that folder.", show_default="multiorgan and tnbc")
+    list[str] | None,
+    typer.Option(help="Data sets: folders below that one.", show_default="multiorgan and tnbc"),
 ]
 ImageMpp = Annotated[
     float | None,

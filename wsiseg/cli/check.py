@@ -29,7 +29,7 @@ def check(
     """Hold files against every rule that QuPath's import has, and name the feature that breaks one.
 
     The exit status is 0 where QuPath (0.4 and newer) reads every file whole, 1 where it does not, and
-    2 where a file cannot be read at all.
+    2 where a file cannot be opened.
 
     [bold]Example[/bold]
 
@@ -47,6 +47,15 @@ def check(
         raise typer.Exit(1)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things in words.
+
+    >>> counted(1, "error"), counted(2, "error")
+    ('1 error', '2 errors')
+    """
+    return f"{number} {what}" + "s" * (number != 1)
+
+
 def show(path: Path, problems: Sequence[Problem]) -> None:
     """Print what is wrong with one file, or that nothing is."""
     from rich.console import Console
@@ -54,7 +63,8 @@ def show(path: Path, problems: Sequence[Problem]) -> None:
     from rich.table import Table
 
     errors = sum(problem.severity == "error" for problem in problems)
-    title = f"{path}: {errors} errors, {len(problems) - errors} warnings" if problems else f"{path}: good"
+    told = counted(errors, "error"), counted(len(problems) - errors, "warning")
+    title = f"{path}: {', '.join(told)}" if problems else f"{path}: good"
     console = Console(soft_wrap=True)
     console.print(title, markup=False, highlight=False)
     if not problems:

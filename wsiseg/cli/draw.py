@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wsiseg.cli._options import SlideMpp
 from wsiseg.cli._report import reported, say
 from wsiseg.errors import ConfigError
 
@@ -27,9 +28,7 @@ def draw(
     mpp: Annotated[
         float | None, typer.Option(help="Microns per pixel of the picture; else the slide's own.")
     ] = None,
-    slide_mpp: Annotated[
-        float | None, typer.Option(help="Microns per pixel of the slide, if it does not say.")
-    ] = None,
+    slide_mpp: SlideMpp = None,
     color: Annotated[str | None, typer.Option(help="R,G,B of the outlines; else that of each class.")] = None,
     width: Annotated[float, typer.Option(help="Of the outlines, pixels of the picture.")] = 1.5,
     tile_size: Annotated[int | None, typer.Option(help="Draw the borders of tiles of this size too.")] = None,
@@ -61,8 +60,16 @@ def draw(
 
 
 def rgb(text: str) -> tuple[int, int, int]:
-    """A colour from `R,G,B`."""
+    """A colour from `R,G,B`.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
     red, green, blue = numbers(text, 3, "--color")
+    if not all(0 <= part <= 255 for part in (red, green, blue)):
+        raise ConfigError(f"--color is {text!r}; each of its numbers is from 0 to 255")
     return red, green, blue
 
 

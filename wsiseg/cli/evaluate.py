@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 def evaluate(
     data: Data = None,
     dataset: DataSets = None,
-    split: Annotated[str, typer.Option(help="A part of the data set's split.json: val, test, ...")] = "val",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="A part of the data set's split.json: val, test, ..., or all. Without that file val is one image in four."
+        ),
+    ] = "val",
     model: Model = "he-points",
     image_mpp: ImageMpp = None,
     flips: Annotated[int, typer.Option(help="1, 4 or 8 views of every image, averaged.")] = 1,

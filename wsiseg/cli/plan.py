@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsiseg.cli._options import Model, NoBounds
+from wsiseg.cli._options import Model, NoBounds, SlideMpp, TileSize
 from wsiseg.cli._report import reported, speak
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ def plan(
         str, typer.Argument(help="A slide: any file or folder that a reader opens.", show_default=False)
     ],
     model: Model = "he-points",
-    slide_mpp: Annotated[
-        float | None, typer.Option(help="Microns per pixel of the slide, if it does not say.")
-    ] = None,
+    slide_mpp: SlideMpp = None,
     roi: Annotated[Path | None, typer.Option(help="GeoJSON file of annotations from QuPath.")] = None,
-    tile_size: Annotated[int, typer.Option(help="Side of a tile in pixels at the model's scale.")] = 1536,
+    tile_size: TileSize = 1536,
     no_bounds: NoBounds = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:

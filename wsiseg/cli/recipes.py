@@ -21,7 +21,7 @@ def recipes() -> None:
     from wsiseg.recipes._known import known
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("recipe", "learns from", "gives", "source", "AJI on MultiOrgan"):
+    for heading in ("recipe", "learns from", "gives", "source", "AJI (authors) on MultiOrgan"):
         table.add_column(heading, overflow="fold")
     for each in known():
         table.add_row(each.name, each.labels_needed, each.gives, each.source, each.measured)

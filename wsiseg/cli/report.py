@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from wsiseg.cli._options import SlideMpp
 from wsiseg.cli._report import reported, say
 
 
@@ -26,9 +27,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The page; else it lies beside the results.")
     ] = None,
-    slide_mpp: Annotated[
-        float | None, typer.Option(help="Microns per pixel of the slide, if it does not say.")
-    ] = None,
+    slide_mpp: SlideMpp = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a page that is there.")] = False,
 ) -> None:
     """One page that needs nothing else: pictures, numbers, and what a person should look at.

@@ -20,6 +20,7 @@ from wsiseg.cli._options import (
     Model,
     NoBounds,
     Quiet,
+    SlideMpp,
     Stains,
     Threshold,
     TileSize,
@@ -45,10 +46,7 @@ def segment(
         ),
     ],
     model: Model = "he-points",
-    slide_mpp: Annotated[
-        float | None,
-        typer.Option(help="Microns per pixel of the slide, if it does not say (0.25 is usual at 40x)."),
-    ] = None,
+    slide_mpp: SlideMpp = None,
     roi: Annotated[
         Path | None,
         typer.Option(help="GeoJSON file of annotations from QuPath; only what lies inside is segmented."),

@@ -65,7 +65,11 @@ def train(
         ),
     ] = None,
     patience: Annotated[
-        int | None, typer.Option(help="End a stage after so many checks that were no better; 0 never.", min=0)
+        int | None,
+        typer.Option(
+            help="End the training of a network after so many checks on held-out images that were no better; 0: never.",
+            min=0,
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder of the run; runs/NAME where it is left out.")
@@ -82,9 +86,11 @@ def train(
 
     wsiseg train configs/clicks.toml --slides slides.csv --from he-points -o runs/mine
 
-    wsiseg train configs/spn-ien-small.toml --data ~/nuclei -o runs/mine
+    wsiseg train configs/images.toml --data ~/nuclei --from he-points -o runs/mine
 
     wsiseg train --corrections fixed.geojson --slide slide.svs --from he-points -o runs/mine
+
+    ~/nuclei holds images/NAME.png and points/NAME.csv (x,y[,class]), a point in every nucleus.
 
     slides.csv has a row a slide: slide,points[,regions][,slide_mpp]. Points are QuPath's GeoJSON or a CSV
     file with x,y[,class]; a region around points says that every nucleus in it is clicked.

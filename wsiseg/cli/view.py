@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from wsiseg.cli._options import Verbose
+from wsiseg.cli._options import SlideMpp, Verbose
 from wsiseg.cli._report import reported, say, speak
 
 
@@ -27,9 +27,7 @@ def view(
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, and leave the browser to you.")
     ] = False,
-    slide_mpp: Annotated[
-        float | None, typer.Option(help="Microns per pixel of the slide, if it does not say.")
-    ] = None,
+    slide_mpp: SlideMpp = None,
     any_slide: Annotated[
         bool, typer.Option("--any-slide", help="Show results over a slide that they were not made of.")
     ] = False,

@@ -97,6 +97,21 @@ class Plan:
         """The slides that can be segmented."""
         return tuple(slide for slide in self.slides if not slide.problem)
 
+    def check_any(self) -> None:
+        """Refuse a cohort of which no slide can be segmented.
+
+        Raises
+        ------
+        DataError
+            With what is wrong with the first of them.
+        """
+        if not self.good:
+            first = f", such as {self.slides[0].where}: {self.slides[0].problem}" if self.slides else ""
+            raise DataError(
+                f"{self.folder}: none of its {len(self.slides)} slides can be segmented{first}; "
+                "correct the manifest and plan again with --update"
+            )
+
     @property
     def state(self) -> Path:
         """Folder of leases and outcomes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,10 +33,10 @@ def options_of(kind: type[O], given: Mapping[str, Any], backend: str) -> O:
             f"[{kind}]" not in wanted for kind in inside
         ):
             raise ConfigError(f"executor {backend}: {name} = {value!r} is not of the type {wanted}")
-    try:
-        return kind(**given)
-    except TypeError as error:
-        raise ConfigError(f"executor {backend}: {str(error).partition(') ')[2] or error}") from error
+    for name, field in known.items():
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise ConfigError(f"executor {backend}: {name} must be given")
+    return kind(**given)
 
 
 def read_options(path: Path) -> dict[str, Any]:

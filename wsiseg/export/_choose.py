@@ -45,9 +45,10 @@ def exporter_for(path: Path) -> ModuleType:
     known = _exporters()
     fitting = [suffix for suffix in known if path.name.lower().endswith(suffix)]
     if not fitting:
-        raise OutputError(
-            f"{path}: nothing writes {path.suffix or 'this'!r}; use one of {', '.join(sorted(known))}"
+        fault = (
+            f"nothing writes {path.suffix!r}" if path.suffix else "has no suffix, which says what to write"
         )
+        raise OutputError(f"{path}: {fault}; use one of {', '.join(sorted(known))}")
     chosen = plugins.load(export, known[max(fitting, key=len)])
     require(path, chosen.ABOUT)
     return chosen

@@ -104,7 +104,7 @@ def resolve_mpp(slide: Slide, ref: SlideRef) -> float:
     SlideError
         If neither says so, if it is no size a microscope has, or if pixels are not square.
     """
-    advice = "give --slide-mpp (0.25 is usual at 40x, 0.5 at 20x)"
+    advice = "give --slide-mpp (0.25 is usual at 40x, 0.5 at 20x), or slide_mpp in a manifest"
     size = (ref.mpp, ref.mpp) if ref.mpp is not None else slide.mpp
     if size is None:
         raise SlideError(f"{ref.path}: no pixel size in the metadata; {advice}")

@@ -59,7 +59,8 @@ def plan(
 ) -> None:
     """Look at every slide, estimate what it costs, and write the plan.
 
-    What is wrong with a slide is said, and stops no other.
+    What is wrong with a slide is said, and stops no other. Paths in a manifest are meant from its folder; roi is a GeoJSON
+    file of regions, model a name or folder instead of --model, output a file below the folder of results.
 
     [bold]Examples[/bold]
 
@@ -74,6 +75,7 @@ def plan(
     from wsiseg.deconvolution import read_stains
     from wsiseg.job import check_measures, make_settings
     from wsiseg.models import describe, find_model
+    from wsiseg.tiling import check_tile_size
 
     if Path(model).is_dir():  # else a name; a path must be right from wherever a run is started
         model = str(Path(model).absolute())
@@ -86,6 +88,7 @@ def plan(
     make_settings(describe(find_model(model)), threshold=threshold, min_area_um2=min_area, flips=flips)
     check_measures(options.measure, cells)
     read_stains(options.stains)
+    check_tile_size(tile_size)
     with looking(quiet=quiet) as watch:
         made = make_plan(read_manifest(manifest), output.absolute(), options, watch=watch)
     made = write_plan(made, update=update)
@@ -99,6 +102,7 @@ def plan(
             f"{output}: {len(made.good):,} slides, {mm2:,.1f} mm2 of tissue, about {readable(seconds)} on one processor"
             + (f"; {bad:,} cannot be segmented, as said above" if bad else "")
         )
+    made.check_any()
 
 
 @contextmanager

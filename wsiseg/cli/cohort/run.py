@@ -52,7 +52,7 @@ def run(
 
     Any number of these may run at once, on any machines that see the folder. One that is stopped or lost is made up for
     by the others, or by starting it again; what was finished is kept. SIGTERM stops it in order; SIGUSR1, which Slurm
-    sends before the time limit, has it queued again. The exit status is 1 if a slide could not be segmented.
+    sends before the time limit, has it queued again. The exit status is 1 if a slide that this one took could not be segmented.
 
     [bold]Examples[/bold]
 
@@ -77,6 +77,7 @@ def run(
         raise ConfigError("--array and --shard both say which share; give one")
     index, count = granted.array_shard() if array else shard_of(shard)
     made = read_plan(results.absolute())
+    made.check_any()
     options = executor_options(address, certs, cluster)
     # What no slide could be segmented with is refused before any is taken.
     plugins.load(execute, executor).check(options)

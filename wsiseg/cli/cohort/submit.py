@@ -56,8 +56,9 @@ def submit(
     from wsiseg.errors import ConfigError
 
     made = read_plan(results.absolute())
+    made.check_any()
     request = Request(
-        array or f"0-{max(0, min(len(made.good), 100) - 1)}",
+        array or f"0-{min(len(made.good), 100) - 1}",
         time_limit,
         cpus,
         memory,
