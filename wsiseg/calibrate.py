@@ -19,7 +19,7 @@ from wsiseg.evaluate import labels_of
 from wsiseg.export import complete
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelCard, card_text, describe
-from wsiseg.predict import Model, relabelled
+from wsiseg.predict import Model, load, relabelled
 from wsiseg.samples import Sample, at_mpp
 from wsiseg.worker import described
 
@@ -138,6 +138,7 @@ def keep(folder: Path, calibration: Calibration) -> ModelCard:
     made = {"weights": dict(calibration.weights), "about": dict(calibration.about)}
     with complete(folder / "model.json") as temporary:
         temporary.write_text(card_text({**card, "calibration": made}), encoding="utf-8")
+    load.cache_clear()  # this process has loaded the model without it
     return describe(folder)
 
 

@@ -271,4 +271,5 @@ def save_model(networks: Mapping[str, nn.Module], folder: Path, card: Mapping[st
         path.chmod(0o666 & ~umask())
         files[name] = (path.name, digest(path))
     write_card(folder, {**card, "files": files})
+    load.cache_clear()  # this process may have loaded what the folder held before
     return describe(folder)
