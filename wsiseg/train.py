@@ -6,8 +6,8 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from wsiseg.ahead import ahead
 from wsiseg.augment import Augmentation, augmented_crop
 from wsiseg.errors import ConfigError
 from wsiseg.learning import Check, Curve, Plateau, save
@@ -277,12 +278,6 @@ def _batches(
 
     def run(start: int, total: int) -> Iterator[tuple[Tensor, Tensor]]:
         # One thread of torch for the crops: they must not wait for the cores that the networks keep busy.
-        with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            following = pool.submit(make, start)
-            for step in range(start, total):
-                batch = following.result()
-                if step + 1 < total:
-                    following = pool.submit(make, step + 1)
-                yield batch
+        return ahead(map(make, range(start, total)), partial(torch.set_num_threads, 1))
 
     return run

@@ -7,7 +7,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from wsiseg.cohort.manifest import Entry
 from wsiseg.cohort.outcome import outcome_path
 from wsiseg.errors import DataError, InputError, WsisegError, brief
 from wsiseg.estimate import estimate
+from wsiseg.execute import threads
 from wsiseg.export import exporter_for
 from wsiseg.models import describe, find_model
 from wsiseg.slides.slide import SlideRef
@@ -145,13 +145,13 @@ def make_plan(
     describe(find_model(options.model))
     rows = [_named(number, entry, options.suffix) for number, entry in enumerate(entries)]
     rows = _without_clashes(rows, [bool(entry.output) for entry in entries], options.suffix)
-    looked: list[Planned] = []
-    with ThreadPoolExecutor(READERS, thread_name_prefix="wsiseg-plan") as pool:
-        for row in pool.map(lambda row: _looked_at(row, options), rows):
-            looked.append(row)
+    looked: dict[int, Planned] = {}
+    with threads.start(workers=READERS) as pool:
+        for position, row in pool.map(lambda row: _looked_at(row, options), rows):
+            looked[position] = row
             if watch:
                 watch(len(looked), len(rows))
-    return Plan(folder, options, tuple(looked))
+    return Plan(folder, options, tuple(looked[position] for position in range(len(rows))))
 
 
 def _named(number: int, entry: Entry, suffix: str) -> Planned:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from itertools import islice
 
 from wsiseg.errors import TaskError, WsisegError, brief
 from wsiseg.execute import R, T
+from wsiseg.signals import held
 
 PATIENCE = 30.0
 """Seconds without a result after which a backend is asked whether any worker is alive."""
+
+PROMPT = 0.2
+"""Seconds that Ctrl-C waits at most for being answered."""
 
 
 def window(
@@ -33,28 +38,37 @@ def window(
     TaskError
         If no worker was alive twice in a row: nothing would ever finish.
     """
-    numbered = enumerate(tasks)
-    pending = {submit(task): i for i, task in islice(numbered, limit)}
-    absent = 0
+    numbered, room = enumerate(tasks), limit
+    pending: dict[Future[R], int] = {}
+    # Taken from the end: what was finished is given before what failed ends it all.
+    done: list[Future[R]] = []
+    silent, absent = 0.0, 0
     try:
-        while pending:
-            finished = wait(pending, PATIENCE if alive else None, return_when=FIRST_COMPLETED).done
-            if not finished and alive is not None:
-                absent = 0 if alive() else absent + 1
-                if absent == 2:
-                    raise TaskError(
-                        "all workers have gone and none came back; start again, or use --executor threads"
-                    )
-                continue
-            # Taken from the end: what was finished is given before what failed ends it all.
-            done = sorted(finished, key=lambda future: future.exception() is None)
-            finished.clear()
-            while done:
+        while True:
+            with held() as signals:
+                pending.update((submit(task), i) for i, task in islice(numbered, room))
+                room = 0
+                while pending and not done and not signals:
+                    began = time.monotonic()
+                    finished = wait(pending, PROMPT, return_when=FIRST_COMPLETED).done
+                    done = sorted(finished, key=lambda future: future.exception() is None)
+                    finished.clear()
+                    silent = 0.0 if done else silent + time.monotonic() - began
+                    if alive is not None and silent > PATIENCE:
+                        silent, absent = 0.0, 0 if alive() else absent + 1
+                        if absent == 2:
+                            raise TaskError(
+                                "all workers have gone and none came back; start again, or use --executor threads"
+                            )
+            if done:
                 yield take(done.pop(), pending, lost)
-                pending.update((submit(task), i) for i, task in islice(numbered, 1))
+                room = 1
+            elif not pending:
+                return
     finally:
-        for future in pending:
-            future.cancel()
+        with held():
+            for future in pending:
+                future.cancel()
 
 
 def take(future: Future[R], pending: dict[Future[R], int], lost: type[Exception] | None) -> tuple[int, R]:

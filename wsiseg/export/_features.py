@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import numpy as np
 import shapely
 
+from wsiseg.ahead import ahead
 from wsiseg.export._info import ExportInfo
 from wsiseg.export._outlines import GRID, geometries
 from wsiseg.nuclei import NucleusTable, Rings
 from wsiseg.regions import Region
-
-Item = TypeVar("Item")
 
 DETECTION_PROBABILITY = "Detection probability"
 
@@ -36,16 +34,6 @@ def collection(tables: Iterable[NucleusTable], info: ExportInfo) -> Iterator[tup
             yield before + text, 1
             before = ",\n"
     yield ("\n]}\n" if before == ",\n" else before + "]}\n"), 0
-
-
-def ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The items in their order, each made in a thread while the one before it is used."""
-    iterator = iter(items)
-    with ThreadPoolExecutor(1, thread_name_prefix="wsiseg-ahead") as thread:
-        following = thread.submit(next, iterator, None)
-        while (item := following.result()) is not None:
-            following = thread.submit(next, iterator, None)
-            yield item
 
 
 @dataclass(frozen=True, slots=True, eq=False)

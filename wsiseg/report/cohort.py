@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from wsiseg.cohort.plan import read_plan
 from wsiseg.cohort.status import Row, Status, status
 from wsiseg.errors import WsisegError
+from wsiseg.execute import threads
 from wsiseg.report import pictures
 from wsiseg.report.page import page
 from wsiseg.slides.opening import open_slide, resolve_mpp
@@ -55,9 +55,10 @@ def report_cohort(folder: Path) -> str:
     now = status(read_plan(folder))
     per_mm2 = np.array([density(row) for row in now.rows])
     flags = stand_out(now.rows, per_mm2)
-    with ThreadPoolExecutor(READERS) as readers:
-        seen = list(readers.map(lambda row: picture(row) if row.state == "done" else "", now.rows))
-    lines = [Line(*each) for each in zip(now.rows, per_mm2.tolist(), flags, seen, strict=True)]
+    with threads.start(workers=READERS) as readers:
+        seen = dict(readers.map(lambda row: picture(row) if row.state == "done" else "", now.rows))
+    pictured = [seen[position] for position in range(len(now.rows))]
+    lines = [Line(*each) for each in zip(now.rows, per_mm2.tolist(), flags, pictured, strict=True)]
     done = np.isfinite(per_mm2)
     drawn = ""
     if done.sum() > 2:
