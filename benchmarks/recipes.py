@@ -387,10 +387,10 @@ def measured(kept: list[dict[str, Any]]) -> str:
     found = {}
     for name, row in MAIN.items():
         of_row = [k for k in kept if k["row"] == name]
-        if len(of_row) > 1:
+        if of_row:
             aji = values(of_row, "AJI (authors)")
             recipe = read_config(CONFIGS / f"{row.config}.toml").recipe
-            deviation = round(float(aji.std(ddof=1)), 4)
+            deviation = round(float(aji.std(ddof=1)), 4) if len(aji) > 1 else None
             found[recipe] = {"mean": round(float(aji.mean()), 4), "deviation": deviation, "seeds": len(aji)}
     return json.dumps(found, indent=1) + "\n"
 

@@ -133,3 +133,15 @@ def test_all_that_ship_are_listed_with_what_they_need():
     for name in plugins.names(recipes):
         assert name in listed.output
     assert "points on a share of the nuclei" in listed.output
+
+
+def test_what_was_measured_is_told_with_its_seeds(monkeypatch, tmp_path):
+    measured = {
+        "spn_ien": {"mean": 0.5256, "deviation": None, "seeds": 1},
+        "multi_task": {"mean": 0.4512, "deviation": 0.0041, "seeds": 3},
+    }
+    (tmp_path / "measured.json").write_text(json.dumps(measured))
+    monkeypatch.setattr("wsiseg.recipes._known.MEASURED", tmp_path / "measured.json")
+    listed = CliRunner().invoke(app, ["recipes"], env={"COLUMNS": "200"})
+    for told in ("0.526 (1 seed)", "0.451 ± 0.004 (3 seeds)", "not measured"):
+        assert told in listed.output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class Known:
     """A recipe, in words.
 
     labels_needed, gives, source     what it learns from, what its nuclei are, and the paper
-    measured : str                   "0.512 ± 0.004 (3 seeds)", or "not measured"
+    measured : str                   "0.512 ± 0.004 (3 seeds)", "0.512 (1 seed)" or "not measured"
     """
 
     name: str
@@ -33,6 +33,12 @@ def known() -> Iterator[Known]:
     measured = json.loads(MEASURED.read_text(encoding="utf-8"))
     for name in plugins.names(recipes):
         recipe = plugins.load(recipes, name)
-        row = measured.get(name)
-        said = f"{row['mean']:.3f} ± {row['deviation']:.3f} ({row['seeds']} seeds)" if row else "not measured"
+        said = told(measured[name]) if name in measured else "not measured"
         yield Known(name, recipe.LABELS_NEEDED, recipe.GIVES, recipe.SOURCE, said)
+
+
+def told(row: Mapping[str, float | None]) -> str:
+    """What was measured, in words; of one seed there is no deviation."""
+    if row["deviation"] is None:
+        return f"{row['mean']:.3f} (1 seed)"
+    return f"{row['mean']:.3f} ± {row['deviation']:.3f} ({row['seeds']} seeds)"
