@@ -16,6 +16,14 @@ from wsiseg.execute._window import window
 from wsiseg.signals import held
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """As a program has it: some libraries leave a handler of their own behind."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_soon(seconds=0.3):
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
 
