@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-# What is tested is small: a second thread costs more time than it saves, and two tests run at a time.
+# What is tested is small: a second thread costs more time than it saves, and four tests run at a time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 hypothesis_settings.register_profile(

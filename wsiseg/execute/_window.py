@@ -42,7 +42,7 @@ def window(
     pending: dict[Future[R], int] = {}
     # Taken from the end: what was finished is given before what failed ends it all.
     done: list[Future[R]] = []
-    silent, absent = 0.0, 0
+    patience = _Patience(alive)
     try:
         while True:
             with held() as signals:
@@ -53,13 +53,7 @@ def window(
                     finished = wait(pending, PROMPT, return_when=FIRST_COMPLETED).done
                     done = sorted(finished, key=lambda future: future.exception() is None)
                     finished.clear()
-                    silent = 0.0 if done else silent + time.monotonic() - began
-                    if alive is not None and silent > PATIENCE:
-                        silent, absent = 0.0, 0 if alive() else absent + 1
-                        if absent == 2:
-                            raise TaskError(
-                                "all workers have gone and none came back; start again, or use --executor threads"
-                            )
+                    patience.waited(0.0 if done else time.monotonic() - began)
             if done:
                 yield take(done.pop(), pending, lost)
                 room = 1
@@ -69,6 +63,33 @@ def window(
         with held():
             for future in pending:
                 future.cancel()
+
+
+class _Patience:
+    """How long nothing has finished, and whether any worker is left that could finish something."""
+
+    def __init__(self, alive: Callable[[], bool] | None) -> None:
+        """`alive` tells whether any worker is there; without it one always is."""
+        self._alive, self._silent, self._absent = alive, 0.0, 0
+
+    def waited(self, seconds: float) -> None:
+        """So long nothing has finished again; with 0 something has.
+
+        Raises
+        ------
+        TaskError
+            If no worker was alive twice in a row, `PATIENCE` seconds apart.
+        """
+        if not seconds:
+            self._silent, self._absent = 0.0, 0
+        self._silent += seconds
+        if self._alive is None or self._silent <= PATIENCE:
+            return
+        self._silent, self._absent = 0.0, 0 if self._alive() else self._absent + 1
+        if self._absent == 2:
+            raise TaskError(
+                "all workers have gone and none came back; start again, or use --executor threads"
+            )
 
 
 def take(future: Future[R], pending: dict[Future[R], int], lost: type[Exception] | None) -> tuple[int, R]:
