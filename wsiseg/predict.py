@@ -213,22 +213,27 @@ def _networks(folder: Path, card: ModelCard, recipe: ModuleType, settings: Any) 
 
 
 def load_networks(name: str, recipe: str, settings: Any) -> dict[str, nn.Module]:
-    """The networks of a model, to go on training from, where it is of this recipe and size; heads may differ.
+    """The networks of a model, to go on training from, where they are a recipe's and of one size; heads may differ.
+
+    The model may be of another recipe whose networks go by the same names: masks of all nuclei teach further what
+    points have taught.
 
     Raises
     ------
     ModelError
-        If there is no such model, or it is of another recipe or size.
+        If there is no such model, or its networks are of another kind or size.
     """
     folder = find_model(name)
     card = describe(folder)
-    if card.recipe != recipe:
-        raise ModelError(
-            f"{folder}: a model of the recipe {card.recipe!r}; the configuration's is {recipe!r}"
-        )
-    module = plugins.load(recipes, recipe)
+    module = plugins.load(recipes, card.recipe)
     networks = _networks(folder, card, module, _settings(folder, card, module))
-    for network, build in module.networks(settings).items():
+    builds = plugins.load(recipes, recipe).networks(settings)
+    if not networks.keys() & builds.keys():
+        raise ModelError(
+            f"{folder}: a model of the recipe {card.recipe!r}, whose networks are {', '.join(networks)}; "
+            f"those of the configuration's recipe, {recipe!r}, are {', '.join(builds)}"
+        )
+    for network, build in builds.items():
         if network in networks and not _alike(build(), networks[network]):
             raise ModelError(
                 f"{folder}: its {network} is of another size than the configuration's; depth and width must agree"
