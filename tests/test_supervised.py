@@ -1,10 +1,17 @@
 import numpy as np
 import pytest
+import torch
+from slides_made import sample_of_discs
 
-from wsiseg.errors import DataError
-from wsiseg.recipes import supervised
+from wsiseg.augment import Augmentation
+from wsiseg.config import Config
+from wsiseg.errors import DataError, ModelError
+from wsiseg.predict import load_networks, save_model
+from wsiseg.recipes import multi_task, spn_ien, supervised
 from wsiseg.recipes.supervised import Settings, instance_targets, semantic_targets
 from wsiseg.samples import Sample
+from wsiseg.stages import Schedule, TrainingImage
+from wsiseg.train import train
 
 LABELS = np.array([[0, 3, 3], [5, 0, 0]], np.int32)
 
@@ -32,9 +39,24 @@ def test_points_do_not_do():
 
 
 def test_the_loss_takes_one_map():
-    import torch
-
     stage = supervised.stages(Settings(width=0.25))[0]
     images, targets = torch.zeros(2, 3, 32, 32), torch.full((2, 1, 32, 32), 2)
     loss = stage.loss(stage.network().eval(), images, targets, np.random.default_rng(0))
     assert torch.isfinite(loss)
+
+
+def test_it_may_start_from_what_points_taught(tmp_path):
+    schedule = Schedule(crops=0, batch=2, size=64)
+    settings = Settings(width=0.25, spn=schedule, ien=schedule)
+    image = TrainingImage(sample_of_discs(), {"patch": 20})
+    first = train(spn_ien.stages(settings), [image], tmp_path / "points", augmentation=Augmentation(), seed=1)
+    card = Config(name="points", recipe="spn_ien", settings=settings).card()
+    save_model(first, tmp_path / "model", card)
+    start = load_networks(str(tmp_path / "model"), "supervised", settings)
+    then = train(
+        supervised.stages(settings), [image], tmp_path / "masks", augmentation=Augmentation(), start=start
+    )
+    for name in ("spn", "ien"):
+        torch.testing.assert_close(then[name].conv1.weight, start[name].conv1.weight)
+    with pytest.raises(ModelError, match=r"whose networks are spn, ien; those .* are unet"):
+        load_networks(str(tmp_path / "model"), "multi_task", multi_task.Settings())
