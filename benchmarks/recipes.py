@@ -224,6 +224,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         return
     config = changed(row, name)
     folder = options.output / f"{name}-seed{seed}"
+    resumed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if row.same is not None:
         for stage in row.same[1]:
@@ -254,7 +255,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         "test": scores(last, model, recipe, networks, best),
         "validation": scores(held_out, model, recipe, networks, best),
         "chosen": asdict(best),
-        "minutes": round(minutes, 1),
+        "minutes": None if resumed else round(minutes, 1),  # the time of what was cut off is not known
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }
@@ -349,10 +350,11 @@ def table(
         of_row = [k for k in kept if k["row"] == name]
         if of_row:
             cells = [told(values(of_row, metric)) for metric in metrics]
-            minutes = np.mean([k["minutes"] for k in of_row])
+            whole = [k["minutes"] for k in of_row if k["minutes"] is not None]
+            minutes = f"{np.mean(whole):.0f}" if whole else ""
             end = f" {row.published} |" * published
             lines.append(
-                f"| {name} | " + " | ".join(cells) + f" | {len(of_row)} | {minutes:.0f} | {row.told} |{end}"
+                f"| {name} | " + " | ".join(cells) + f" | {len(of_row)} | {minutes} | {row.told} |{end}"
             )
     return lines
 
