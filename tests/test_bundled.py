@@ -1,4 +1,4 @@
-"""The bundled model on real tissue: what must be right before it ships."""
+"""The bundled models on real tissue: what must be right before they ship."""
 
 import json
 
@@ -8,6 +8,7 @@ import shapely
 from ihc import centroids_of, read_image, read_truth, score_points
 
 import wsiseg
+from wsiseg.models import bundled
 from wsiseg.polygons import to_shapely
 
 IHC_MPP = 0.6
@@ -37,19 +38,22 @@ def f1(first, second):
     return 2 * (iou > 0.5).sum() / (len(a) + len(b))
 
 
-def test_pale_blue_nuclei_are_found():
-    labels = wsiseg.segment_image(read_image(), mpp=IHC_MPP)
+@pytest.mark.parametrize("model", bundled())
+def test_pale_blue_nuclei_are_found(model):
+    labels = wsiseg.segment_image(read_image(), mpp=IHC_MPP, model=model)
     score = score_points(centroids_of(labels), read_truth(), radius=3 / IHC_MPP, labels=labels)
     assert score.nuclei >= 150
     assert score.recall >= 0.7
     assert score.precision >= 0.7
 
 
-def test_loose_keratin_holds_no_nuclei_and_living_skin_does(slides, tmp_path):
+@pytest.mark.parametrize(("model", "most"), [("he-points", 5), ("he-masks", 8)])
+def test_loose_keratin_holds_hardly_any_nuclei_and_living_skin_does(slides, tmp_path, model, most):
     x0, y0, x1, y1 = KERATIN
-    result = wsiseg.segment(slides / "CMU-1-Small-Region.svs", roi=roi(tmp_path, 900, y0, x1, y1))
+    slide = slides / "CMU-1-Small-Region.svs"
+    result = wsiseg.segment(slide, roi=roi(tmp_path, 900, y0, x1, y1), model=model)
     x = result.nuclei.centroid[:, 1]
-    assert (x >= x0).sum() <= 5
+    assert (x >= x0).sum() <= most
     assert ((x >= 900) & (x < 1200)).sum() >= 60
 
 

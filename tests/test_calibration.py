@@ -12,7 +12,7 @@ from wsiseg.calibrate import Judged, calibrated
 from wsiseg.calibration import FEATURES, Calibration, expected_error, features, fit, left_out, reliability
 from wsiseg.cli.app import app
 from wsiseg.errors import DataError
-from wsiseg.models import BUNDLED, describe
+from wsiseg.models import BUNDLED, bundled, describe
 
 TRUE = Calibration(
     {"logit": 1.0, "log_area": 3.0, "log_area_squared": -0.4, "solidity": 4.0, "intercept": -8.0}, {}
@@ -122,8 +122,9 @@ def test_training_images_cannot_calibrate(tmp_path: Path) -> None:
     assert "--split train" in run.output
 
 
-def test_the_bundled_model_is_calibrated_on_images_it_was_not_trained_on(data: Path) -> None:
-    card = describe(BUNDLED / "he-points")
+@pytest.mark.parametrize("model", bundled())
+def test_a_bundled_model_is_calibrated_on_images_it_was_not_trained_on(data: Path, model: str) -> None:
+    card = describe(BUNDLED / model)
     assert card.calibration is not None
     assert set(card.calibration.weights) == {*FEATURES, "intercept"}
     used = {name for names in card.calibration.about["images"].values() for name in names}
