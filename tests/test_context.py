@@ -57,7 +57,10 @@ def scene(seed: int, count: int = 400) -> NucleusTable:
 
 def surveyed(core: int, roi: tuple[Region, ...] = ()) -> Survey:
     plan = make_plan((SIDE, SIDE), mpp=MPP, core=core, halo=64)
-    return Survey(SlideRef("x"), "f", (SIDE, SIDE), MPP, 0, 1, 1.0, roi, roi, 1.0, {}, plan)
+    everywhere = np.ones((1, 1), bool)
+    return Survey(
+        SlideRef("x"), "f", (SIDE, SIDE), MPP, 0, 1, 1.0, roi, roi, everywhere, SIDE * MPP, 1.0, {}, plan
+    )
 
 
 def rows_of(table: NucleusTable, found: Survey) -> Iterator[NucleusTable]:

@@ -282,6 +282,30 @@ def test_only_nuclei_inside_the_regions_are_kept(
     assert len(result.info.regions) == 1
 
 
+def test_specks_off_the_tissue_are_left_out_by_tiles_of_any_size(
+    model: Path, truth: tuple[NDArray[np.uint8], NDArray[np.float64]], tmp_path: Path
+) -> None:
+    picture, centres = truth
+    y, x = centres[len(centres) // 2].astype(int)
+    pixels = np.full((900, 1200, 3), 250, np.uint8)
+    pixels[: SHAPE[0], : SHAPE[1]] = picture
+    pixels[700:740, 1000:1040] = picture[y - 20 : y + 20, x - 20 : x + 20]
+    slide = write_slide(tmp_path / "speck.tif", pixels)
+    small, large = (
+        segment_slide(slide, model=model, tile_size=size, measure=("shape", "context"))
+        for size in (128, 1216)
+    )
+    assert (large.survey.plan.n_tiles, small.survey.tissue_mm2) == (1, large.survey.tissue_mm2)
+    for result in (small, large):
+        assert found_once(result.nuclei, centres)
+        assert result.survey.processed(result.nuclei.centroid).all()
+    # Whoever draws a region says that there is something in it; the smallest has no pixel of the thumbnail of its own.
+    for half in (20, 1):
+        roi = roi_file(tmp_path / "roi.geojson", 1020 - half, 720 - half, 1020 + half, 720 + half)
+        result = segment_slide(slide, model=model, tile_size=128, roi=roi)
+        assert found_once(result.nuclei, np.array([[720.0, 1020.0]]))
+
+
 def test_glass_gives_empty_valid_files_and_a_warning(
     model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -165,8 +165,9 @@ def segment_slide(
         "%s: %d x %d px of %.4g um, %.2f mm2 of tissue, %d tiles",
         *(slide, *found.shape[::-1], found.mpp, found.tissue_mm2, found.plan.n_tiles),
     )
-    if not found.plan.n_tiles:
-        log.warning("%s: no tissue%s; the result is empty", slide, " in the regions" if roi else "")
+    if not found.tissue_mm2:
+        end = " in the regions; they are segmented all the same" if roi else "; the result is empty"
+        log.warning("%s: no tissue%s", slide, end)
     count = workers or backend.default_workers(cores())
     job = Job(
         run=uuid4().hex,

@@ -24,7 +24,6 @@ from wsiseg.measuring import Neighbourhood, measure_batch
 from wsiseg.models import ModelCard
 from wsiseg.nuclei import NucleusTable
 from wsiseg.progress import Progress, Watch
-from wsiseg.regions import region_contains
 from wsiseg.stitch import by_grid_row, resolve_rows
 from wsiseg.store import WorkingStore
 from wsiseg.survey import Survey
@@ -153,7 +152,7 @@ def settle(
 ) -> Iterator[NucleusTable]:
     """The nuclei of a slide, from the claims of its tasks, a row of the grid or a tile after another.
 
-    Seams are resolved, what lies outside the ROI is left out, what is wanted is measured, and outlines are scaled
+    Seams are resolved, what lies outside the ROI or off the tissue is left out, what is wanted is measured, and outlines are scaled
     to level 0. Only now are outlines final and a nucleus's neighbours known, whichever tile saw them.
 
     Parameters
@@ -164,6 +163,9 @@ def settle(
         The slide and the model.
     """
     rows = resolve_rows(by_grid_row(claims, found.plan), found.plan, **by_model(card))
+    if not found.roi:
+        # What tiles saw off the tissue depends on how large they are: it is no neighbour either.
+        rows = filter(len, (nuclei.take(found.processed(nuclei.centroid)) for nuclei in rows))
     wanted = job.wanted
     if wanted.stains is None and wanted.cells_um is None:
         whole = (here.own for here in neighbourhoods(rows, found, wanted))
@@ -187,10 +189,10 @@ def neighbourhoods(rows: Iterable[NucleusTable], found: Survey, wanted: Wanted) 
         step = context.PIECE * context.RADIUS_UM / mpp
         surface = context.Surface(found.plan.shape, found.roi, scale=found.scale, step=step)
     for nuclei, near in context.with_neighbours(rows, found.plan, reach):
-        kept = inside_roi(nuclei, found)
+        kept = found.processed(nuclei.centroid)
         own = nuclei.take(kept)
         if surface is not None:
-            counted = near.take(inside_roi(near, found))
+            counted = near.take(found.processed(near.centroid))
             columns = context.context_columns(own.centroid, near.centroid, counted.centroid, surface, mpp=mpp)
             own = replace(own, columns={**own.columns, **columns})
         # Of `near`, the first are `nuclei`: which of them are a tile's own is known by their place.
@@ -203,13 +205,6 @@ def neighbourhoods(rows: Iterable[NucleusTable], found: Survey, wanted: Wanted) 
             meets = ((bounds[:, 2:] >= low) & (bounds[:, :2] <= high)).all(1)
             meets[index[here]] = False
             yield Neighbourhood(part, near.rings.take(np.flatnonzero(meets)), near.centroid[meets])
-
-
-def inside_roi(nuclei: NucleusTable, found: Survey) -> NDArray[np.bool_]:
-    """Which nuclei, in plan pixels, have their centroid in what was asked for."""
-    if not found.roi:
-        return np.ones(len(nuclei), bool)
-    return region_contains(found.roi, nuclei.centroid * found.scale)
 
 
 def in_order(done: Iterable[tuple[int, NucleusTable]]) -> Iterator[NucleusTable]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,13 @@ from statistics import mean
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from wsiseg.deconvolution import StainChoice, Stains, estimated
 from wsiseg.errors import RegionError
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelCard
-from wsiseg.regions import Region, read_regions, region_mask, trace_mask
+from wsiseg.regions import Region, read_regions, region_contains, region_mask, trace_mask
 from wsiseg.slides.opening import fingerprint, open_slide, resolve_mpp
 from wsiseg.slides.resample import PlanView, thumbnail
 from wsiseg.slides.slide import Slide, SlideRef
@@ -48,6 +49,8 @@ class Survey:
     scale : float               level-0 pixels per plan pixel
     roi : tuple of Region       what was asked for; empty where everything is
     regions : tuple of Region   what is processed: the ROI, or else the tissue; level-0 pixels
+    tissue : (h, w) bool        where the thumbnail has tissue, whatever the ROI
+    tissue_mpp : float          microns per pixel of it
     tissue_mm2 : float          tissue, inside the ROI if there is one
     properties                  what the file says of itself
     plan : TilePlan
@@ -63,10 +66,23 @@ class Survey:
     scale: float
     roi: tuple[Region, ...]
     regions: tuple[Region, ...]
+    tissue: NDArray[np.bool_]
+    tissue_mpp: float
     tissue_mm2: float
     properties: Mapping[str, str]
     plan: TilePlan
     stains: Stains | None = None
+
+    def processed(self, points: NDArray[np.floating]) -> NDArray[np.bool_]:
+        """Which of `points` (N, 2), as (y, x) in plan pixels, lie in what is processed: the ROI, or else the tissue.
+
+        Tiles see more than that, and how much more depends on their size.
+        """
+        if self.roi:
+            return region_contains(self.roi, points * self.scale)
+        y, x = (points * (self.plan.mpp / self.tissue_mpp)).astype(np.int64).T
+        height, width = self.tissue.shape
+        return self.tissue[y.clip(0, height - 1), x.clip(0, width - 1)]
 
 
 def survey(
@@ -88,7 +104,7 @@ def survey(
     tile_size
         Side of a core, plan pixels; a multiple of 64.
     roi
-        GeoJSON file of regions, level-0 pixels; only what lies inside is processed.
+        GeoJSON file of regions, level-0 pixels; what lies inside is processed, all of it, and nothing else.
     stains
         Which stains are to be measured; vectors are estimated on all tissue, whatever the ROI.
 
@@ -119,8 +135,8 @@ def survey(
         chosen = None if stains is None else stains.stains
         if stains is not None and stains.estimate:
             chosen = estimated(stains.stains, tissue_pixels(opened, mpp, mask, seen_mpp))
-        if wanted:
-            mask &= region_mask(wanted, mask.shape, scale=seen_mpp / mpp)
+        inside = region_mask(wanted, mask.shape, scale=seen_mpp / mpp) if wanted else mask
+        where = touched(wanted, inside, scale=seen_mpp / mpp) if wanted else mask
         return Survey(
             slide=slide,
             fingerprint=fingerprint(slide.path),
@@ -131,7 +147,9 @@ def survey(
             scale=view.scale,
             roi=wanted,
             regions=wanted or trace_mask(mask, scale=seen_mpp / mpp),
-            tissue_mm2=float(mask.sum()) * seen_mpp**2 / 1e6,
+            tissue=mask,
+            tissue_mpp=seen_mpp,
+            tissue_mm2=float((mask & inside).sum()) * seen_mpp**2 / 1e6,
             properties=dict(opened.properties),
             plan=make_plan(
                 view.shape,
@@ -139,7 +157,7 @@ def survey(
                 core=tile_size,
                 halo=card.halo,
                 run=RUN,
-                keep=lambda core: any_inside(mask, core, card.mpp / seen_mpp),
+                keep=lambda core: any_inside(where, core, card.mpp / seen_mpp),
             ),
             stains=chosen,
         )
@@ -149,6 +167,18 @@ def meets(region: Region, shape: tuple[int, int]) -> bool:
     """Whether the bounding box of a region and an image of `shape` share a pixel."""
     low, high = region.exterior.min(0), region.exterior.max(0)
     return bool((high > 0).all() and (low < shape).all())
+
+
+def touched(regions: Sequence[Region], inside: NDArray[np.bool_], *, scale: float) -> NDArray[np.bool_]:
+    """Pixels that regions may meet: those `inside` by their centre, those that hold a corner, and all around them.
+
+    A region may be smaller than a pixel; `scale` is level-0 pixels per pixel.
+    """
+    where = inside.copy()
+    for region in regions:
+        y, x = (region.exterior / scale).astype(np.int64).T
+        where[y.clip(0, where.shape[0] - 1), x.clip(0, where.shape[1] - 1)] = True
+    return ndimage.binary_dilation(where, np.ones((3, 3)))
 
 
 def tissue_pixels(
@@ -183,6 +213,6 @@ def any_inside(mask: NDArray[np.bool_], core: Rect, scale: float) -> bool:
     >>> any_inside(mask, Rect(0, 0, 64, 64), 1 / 32), any_inside(mask, Rect(0, 64, 64, 128), 1 / 32)
     (False, True)
     """
-    y0, x0 = int(core.y0 * scale), int(core.x0 * scale)
+    y0, x0 = min(int(core.y0 * scale), mask.shape[0] - 1), min(int(core.x0 * scale), mask.shape[1] - 1)
     y1, x1 = int(np.ceil(core.y1 * scale)), int(np.ceil(core.x1 * scale))
     return bool(mask[y0:y1, x0:x1].any())

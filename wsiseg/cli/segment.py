@@ -49,7 +49,9 @@ def segment(
     slide_mpp: SlideMpp = None,
     roi: Annotated[
         Path | None,
-        typer.Option(help="GeoJSON file of annotations from QuPath; only what lies inside is segmented."),
+        typer.Option(
+            help="GeoJSON file of annotations from QuPath; all that lies inside is segmented, and nothing else."
+        ),
     ] = None,
     executor: Annotated[
         str, typer.Option(help="Where tiles are computed: threads, dask_local, dask_slurm or dask_address.")
