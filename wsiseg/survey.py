@@ -178,7 +178,7 @@ def touched(regions: Sequence[Region], inside: NDArray[np.bool_], *, scale: floa
     for region in regions:
         y, x = (region.exterior / scale).astype(np.int64).T
         where[y.clip(0, where.shape[0] - 1), x.clip(0, where.shape[1] - 1)] = True
-    return ndimage.binary_dilation(where, np.ones((3, 3)))
+    return ndimage.binary_dilation(where, np.ones((3, 3), bool))
 
 
 def tissue_pixels(
