@@ -70,7 +70,7 @@ OPTIONS: Mapping[str, Mapping[str, float]] = {
 }
 """Rows that change how pseudo-labels are made, and how."""
 COPIED: Mapping[str, Sequence[str]] = {"input": ["spn"], "patch": ["spn"], "settled": ["spn", "ien"]}
-"""Networks of the base row that a row takes instead of training them again."""
+"""Networks of the base row that a row takes, where they are there, instead of training the same once more."""
 
 
 def main() -> None:
@@ -108,8 +108,10 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
         images = with_sigma(images)
     folder = options.output / f"{row}-seed{seed}"
     for name in COPIED.get(row, []):
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy(options.output / f"base-seed{seed}" / f"{name}.pt", folder / f"{name}.pt")
+        trained = options.output / f"base-seed{seed}" / f"{name}.pt"
+        if trained.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(trained, folder / trained.name)
     recipe = plugins.load(recipes, config.recipe)
     began = time.perf_counter()
     stages = helped(recipe.stages(config.settings), row, config.settings)
