@@ -20,7 +20,7 @@ def test_a_killed_run_that_is_started_again_gives_the_same_bytes(tmp_path: Path)
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

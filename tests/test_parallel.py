@@ -51,7 +51,7 @@ def test_two_processes_end_with_the_same_weights_and_one_set_of_files(tmp_path: 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,9 @@ from wsiseg.signals import held
 PATIENCE = 30.0
 """Seconds without a result after which a backend is asked whether any worker is alive."""
 
+ABSENT = 5
+"""Times in a row that none may be: a lost worker is begun anew, which takes a minute on a busy machine."""
+
 PROMPT = 0.2
 """Seconds that Ctrl-C waits at most for being answered."""
 
@@ -36,7 +39,7 @@ def window(
     Raises
     ------
     TaskError
-        If no worker was alive twice in a row: nothing would ever finish.
+        If no worker was alive `ABSENT` times in a row: nothing would ever finish.
     """
     numbered, room = enumerate(tasks), limit
     pending: dict[Future[R], int] = {}
@@ -53,8 +56,10 @@ def window(
                     finished = wait(pending, PROMPT, return_when=FIRST_COMPLETED).done
                     done = sorted(finished, key=lambda future: future.exception() is None)
                     finished.clear()
-                    patience.waited(0.0 if done else time.monotonic() - began)
+                    if not done:
+                        patience.waited(time.monotonic() - began)
             if done:
+                patience = _Patience(alive)
                 yield take(done.pop(), pending, lost)
                 room = 1
             elif not pending:
@@ -73,20 +78,18 @@ class _Patience:
         self._alive, self._silent, self._absent = alive, 0.0, 0
 
     def waited(self, seconds: float) -> None:
-        """So long nothing has finished again; with 0 something has.
+        """So long nothing has finished, once more.
 
         Raises
         ------
         TaskError
-            If no worker was alive twice in a row, `PATIENCE` seconds apart.
+            If no worker was alive `ABSENT` times in a row, `PATIENCE` seconds apart.
         """
-        if not seconds:
-            self._silent, self._absent = 0.0, 0
         self._silent += seconds
         if self._alive is None or self._silent <= PATIENCE:
             return
         self._silent, self._absent = 0.0, 0 if self._alive() else self._absent + 1
-        if self._absent == 2:
+        if self._absent == ABSENT:
             raise TaskError(
                 "all workers have gone and none came back; start again, or use --executor threads"
             )
