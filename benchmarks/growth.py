@@ -30,6 +30,7 @@ from torch import Tensor
 
 from wsiseg.maps import Maps
 from wsiseg.memory import keep_memory
+from wsiseg.models import DEFAULT
 from wsiseg.pipeline import segment_slide
 from wsiseg.progress import Progress
 from wsiseg.recipes import spn_ien
@@ -156,7 +157,7 @@ def one(slide: Path, output: Path, model: str | None) -> None:
 
     result = segment_slide(
         slide,
-        model=model or "he-points",
+        model=model or DEFAULT,
         outputs=[output],
         overwrite=True,
         in_memory=False,

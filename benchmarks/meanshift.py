@@ -84,7 +84,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="embed these instead of drawing")
-    parser.add_argument("--model", default="he-points")
+    parser.add_argument("--model", default="he-masks")
     parser.add_argument("--size", type=int, default=224, help="side of a patch, pixels")
     parser.add_argument("--patches", type=int, default=12)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("slide", type=Path)
     parser.add_argument("--roi", type=Path, help="GeoJSON of the region to segment")
     parser.add_argument("--slide-mpp", type=float)
-    parser.add_argument("--model", default="he-points")
+    parser.add_argument("--model", default="he-masks")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--measure", nargs="+", default=["shape", "stain", "context"])

@@ -1,6 +1,6 @@
 """Where the seconds of a slide go, and how near they are to what the networks alone take.
 
-    python benchmarks/speed.py SLIDE [--roi FILE] [--workers 2] [--device cpu] [--model he-points] [--json]
+    python benchmarks/speed.py SLIDE [--roi FILE] [--workers 2] [--device cpu] [--model NAME] [--json]
 
 The slide is segmented in this process, and every stage is timed: reading, the two networks, clustering, tracing,
 measuring, keeping what is finished, joining seams, writing. The networks alone see as many tiles of the same size (or
@@ -119,7 +119,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("slide", type=Path)
     parser.add_argument("--roi", type=Path, help="GeoJSON of the region to segment")
     parser.add_argument("--slide-mpp", type=float)
-    parser.add_argument("--model", default="he-points")
+    parser.add_argument("--model", default="he-masks")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=threads.default_workers(cores()))
     parser.add_argument("--measure", nargs="+", default=["shape"])

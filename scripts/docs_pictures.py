@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("slide")
     parser.add_argument("--region", default="15150,4260,160", help="X,Y,SIDE in pixels of the model's scale")
-    parser.add_argument("--model", default="he-points")
+    parser.add_argument("--model", default="he-masks")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/images/how.png"))
     options = parser.parse_args()
     x0, y0, side = map(int, options.region.split(","))

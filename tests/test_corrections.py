@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -166,8 +167,17 @@ def test_a_nucleus_outside_the_slide_is_told(made, tmp_path):
         read_corrections([Corrected(SlideRef(str(slide)), path)], mpp=MPP)
 
 
-def test_the_command_trains_further_and_says_whether_it_helped(made, tmp_path, monkeypatch):
+def copy_of(model, folder, **changes):
+    shutil.copytree(model, folder)
+    card = json.loads((folder / "model.json").read_text()) | changes
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder
+
+
+@pytest.mark.parametrize("taught_by", ["spn_ien", "supervised"])
+def test_the_command_trains_further_and_says_whether_it_helped(made, taught_by, tmp_path, monkeypatch):
     slide, model, found, _ = made
+    model = copy_of(model, tmp_path / "start", recipe=taught_by)
     monkeypatch.setattr(command, "CORRECTION_CROPS", 32)
     # every other one was deleted
     path = written(tmp_path / "fixed.geojson", [*found[::2], feature(square(0, 0, 400))])
@@ -176,7 +186,9 @@ def test_the_command_trains_further_and_says_whether_it_helped(made, tmp_path, m
     done = CliRunner().invoke(app, ["train", *options, "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "held-out nuclei: F1 of points" in done.output
-    assert json.loads((out / "model" / "model.json").read_text())["name"].endswith("-corrected")
+    card = json.loads((out / "model" / "model.json").read_text())
+    assert card["name"].endswith("-corrected")
+    assert card["recipe"] == "spn_ien"  # masks of all nuclei are not what a person draws
     before, after = (
         {name: load_file(folder / f"{name}.safetensors") for name in ("spn", "ien")}
         for folder in (model, out / "model")

@@ -146,13 +146,16 @@ def read_config(path: Path) -> Config:
 def tuning_config(model: str, *, crops: int) -> Config:
     """A configuration that trains a model further: its own settings, and `crops` crops a stage.
 
+    Where the model's recipe cannot learn from corrected nuclei, the one it names in `CORRECTED_BY` does.
+
     Raises
     ------
     ModelError
         If there is no such model.
     """
     card = describe(find_model(model))
-    recipe = plugins.load(recipes, card.recipe)
+    name = getattr(plugins.load(recipes, card.recipe), "CORRECTED_BY", card.recipe)
+    recipe = plugins.load(recipes, name)
     settings = TypeAdapter(recipe.Settings).validate_python(dict(card.settings))
     schedule = Schedule(crops=crops, frozen_norms=True)
     if hasattr(recipe, "corrected"):
@@ -167,7 +170,7 @@ def tuning_config(model: str, *, crops: int) -> Config:
         settings = replace(settings, **short)
     return Config(
         name=f"{card.name}-corrected",
-        recipe=card.recipe,
+        recipe=name,
         mpp=card.mpp,
         halo=card.halo,
         classes=card.class_names if len(card.class_names) > 1 else (),

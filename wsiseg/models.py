@@ -20,7 +20,7 @@ from wsiseg.errors import ModelError
 
 FORMAT = "wsiseg-model-1"
 BUNDLED = Path(__file__).parent / "weights"
-DEFAULT = "he-points"
+DEFAULT = "he-masks"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ import typer
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+DEFAULT_MODEL = "he-masks"
+"""`wsiseg.models.DEFAULT`, without what that module loads."""
+
 Model = Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")]
 
 # Of slides and what is found on them.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsiseg.cli._options import Data, DataSets, Device, ImageMpp, Model
+from wsiseg.cli._options import DEFAULT_MODEL, Data, DataSets, Device, ImageMpp, Model
 from wsiseg.cli._report import reported, say, speak
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def evaluate(
             help="A part of the data set's split.json: val, test, ..., or all. Without that file val is one image in four."
         ),
     ] = "val",
-    model: Model = "he-points",
+    model: Model = DEFAULT_MODEL,
     image_mpp: ImageMpp = None,
     flips: Annotated[int, typer.Option(help="1, 4 or 8 views of every image, averaged.")] = 1,
     choose: Annotated[

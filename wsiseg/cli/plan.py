@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from wsiseg.cli._options import Model, NoBounds, SlideMpp, TileSize
+from wsiseg.cli._options import DEFAULT_MODEL, Model, NoBounds, SlideMpp, TileSize
 from wsiseg.cli._report import reported, speak
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def plan(
     slide: Annotated[
         str, typer.Argument(help="A slide: any file or folder that a reader opens.", show_default=False)
     ],
-    model: Model = "he-points",
+    model: Model = DEFAULT_MODEL,
     slide_mpp: SlideMpp = None,
     roi: Annotated[Path | None, typer.Option(help="GeoJSON file of annotations from QuPath.")] = None,
     tile_size: TileSize = 1536,

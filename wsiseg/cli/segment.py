@@ -12,6 +12,7 @@ import typer
 from wsiseg.cli._executor import Address, Certs, Cluster, executor_options
 from wsiseg.cli._names import names
 from wsiseg.cli._options import (
+    DEFAULT_MODEL,
     Cells,
     Device,
     Flips,
@@ -45,7 +46,7 @@ def segment(
             show_default=False,
         ),
     ],
-    model: Model = "he-points",
+    model: Model = DEFAULT_MODEL,
     slide_mpp: SlideMpp = None,
     roi: Annotated[
         Path | None,

@@ -17,7 +17,7 @@ from wsiseg.errors import DataError, InputError, WsisegError, brief
 from wsiseg.estimate import estimate
 from wsiseg.execute import threads
 from wsiseg.export import exporter_for
-from wsiseg.models import describe, find_model
+from wsiseg.models import DEFAULT, describe, find_model
 from wsiseg.slides.slide import SlideRef
 from wsiseg.store import writing
 from wsiseg.survey import survey
@@ -35,7 +35,7 @@ READERS = 4
 class Options:
     """What all slides of a cohort share; the options of `wsiseg segment` of the same names."""
 
-    model: str = "he-points"
+    model: str = DEFAULT
     suffix: str = ".geojson"
     tile_size: int = 1536
     threshold: float | None = None

@@ -29,6 +29,7 @@ from wsiseg.stages import Networks, Options, Stage
 __all__ = [
     "CLASS_COLORS",
     "CLASS_NAMES",
+    "CORRECTED_BY",
     "GIVES",
     "LABELS_NEEDED",
     "SOURCE",
@@ -44,6 +45,8 @@ __all__ = [
 LABELS_NEEDED = "masks of all nuclei"
 GIVES = "what spn_ien gives: the bound that points are held against"
 SOURCE = "Liu et al. (2022)"
+CORRECTED_BY = "spn_ien"
+"""Not every nucleus of a slide has a mask after somebody corrected some: the recipe of the same networks that needs none."""
 
 
 def stages(settings: Settings) -> tuple[Stage, ...]:

@@ -12,6 +12,7 @@ import typer
 
 from wsiseg.cli._names import names
 from wsiseg.cli._options import (
+    DEFAULT_MODEL,
     Cells,
     Flips,
     Measure,
@@ -37,7 +38,7 @@ def plan(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of results.", show_default=False)],
-    model: Model = "he-points",
+    model: Model = DEFAULT_MODEL,
     suffix: Annotated[
         str,
         typer.Option(
