@@ -24,6 +24,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from wsiseg.models import DEFAULT
+
 POLL = 0.002
 """Seconds between looks at what a run has written."""
 
@@ -78,7 +80,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--writing", type=int, default=5, help="of these, killed while writing")
     parser.add_argument("--roi", type=Path, help="GeoJSON of the region to segment")
-    parser.add_argument("--model", default="he-masks")
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--slide-mpp", type=float)
     parser.add_argument("--tile-size", type=int, default=128)
     parser.add_argument("--workers", type=int, default=2, help="tasks in flight")

@@ -27,7 +27,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from wsiseg import cluster
 from wsiseg.instances import instances
-from wsiseg.models import ModelRef, find_model
+from wsiseg.models import DEFAULT, ModelRef, find_model
 from wsiseg.predict import Model, load
 
 Patch = tuple[NDArray[np.floating], NDArray[np.bool_]]
@@ -84,7 +84,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="embed these instead of drawing")
-    parser.add_argument("--model", default="he-masks")
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--size", type=int, default=224, help="side of a patch, pixels")
     parser.add_argument("--patches", type=int, default=12)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

@@ -24,7 +24,7 @@ from wsiseg import cells, context, measure, measuring, pipeline, predict, result
 from wsiseg.deconvolution import H_E
 from wsiseg.geometry import Rect
 from wsiseg.memory import keep_memory
-from wsiseg.models import ModelRef, find_model
+from wsiseg.models import DEFAULT, ModelRef, find_model
 from wsiseg.nuclei import Rings
 
 STAGES: dict[str, tuple[tuple[Any, str], ...]] = {
@@ -92,7 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("slide", type=Path)
     parser.add_argument("--roi", type=Path, help="GeoJSON of the region to segment")
     parser.add_argument("--slide-mpp", type=float)
-    parser.add_argument("--model", default="he-masks")
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--measure", nargs="+", default=["shape", "stain", "context"])

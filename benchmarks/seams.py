@@ -28,6 +28,7 @@ from slide_files import write_tiff
 import wsiseg
 from wsiseg.geometry import Rect
 from wsiseg.memory import keep_memory
+from wsiseg.models import DEFAULT
 from wsiseg.nuclei import NucleusTable
 from wsiseg.polygons import trace
 from wsiseg.predict import relabelled
@@ -89,7 +90,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tile-size", type=int, nargs="+", default=[256, 512, 1024, 2048])
     parser.add_argument("--shift", type=int, default=320, help="a multiple of 64; 0 leaves it out")
     parser.add_argument("--mosaic", type=Path, help="folder that holds multiorgan")
-    parser.add_argument("--model", default="he-masks")
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of tables")
     options = parser.parse_args()
     _, _, width, height = map(int, options.region.split(","))

@@ -29,7 +29,7 @@ from wsiseg import measure, pipeline, polygons, predict, store
 from wsiseg.execute import cores, threads
 from wsiseg.geometry import Rect
 from wsiseg.memory import keep_memory
-from wsiseg.models import ModelRef, find_model
+from wsiseg.models import DEFAULT, ModelRef, find_model
 from wsiseg.slides import resample
 from wsiseg.slides.opening import open_slide
 from wsiseg.slides.slide import SlideRef
@@ -119,7 +119,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("slide", type=Path)
     parser.add_argument("--roi", type=Path, help="GeoJSON of the region to segment")
     parser.add_argument("--slide-mpp", type=float)
-    parser.add_argument("--model", default="he-masks")
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--workers", type=int, default=threads.default_workers(cores()))
     parser.add_argument("--measure", nargs="+", default=["shape"])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
 
 from wsiseg.geometry import Rect
-from wsiseg.models import ModelRef, describe, find_model
+from wsiseg.models import DEFAULT, ModelRef, describe, find_model
 from wsiseg.predict import load
 from wsiseg.slides.opening import open_slide, resolve_mpp
 from wsiseg.slides.resample import PlanView
@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument("slide")
     parser.add_argument("--region", default="15150,4260,160", help="X,Y,SIDE in pixels of the model's scale")
-    parser.add_argument("--model", default="he-masks")
+    parser.add_argument("--model", default=DEFAULT)
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/images/how.png"))
     options = parser.parse_args()
     x0, y0, side = map(int, options.region.split(","))

@@ -17,9 +17,11 @@ from slides_made import discs, tiny_model, write_slide
 from typer.testing import CliRunner, Result
 
 from wsiseg import __version__
+from wsiseg.cli._options import DEFAULT_MODEL
 from wsiseg.cli._progress import bar
 from wsiseg.cli._report import say
 from wsiseg.cli.app import app
+from wsiseg.models import DEFAULT, find_model
 from wsiseg.progress import Progress
 from wsiseg.qupath import check_file
 
@@ -76,6 +78,11 @@ def test_quiet_says_nothing_and_verbose_says_what_happens(slide: Path, model: Pa
     result = run("segment", slide, "-o", tmp_path / "out.geojson", "-v", *options)
     assert "info: threads: " in result.stderr
     assert "420 x 500 px of 0.25 um" in result.stderr
+
+
+def test_the_default_is_the_same_everywhere() -> None:
+    assert DEFAULT_MODEL == DEFAULT
+    assert find_model(DEFAULT).is_dir()
 
 
 def test_glass_warns_and_gives_an_empty_valid_file(model: Path, tmp_path: Path) -> None:

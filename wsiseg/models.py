@@ -20,7 +20,7 @@ from wsiseg.errors import ModelError
 
 FORMAT = "wsiseg-model-1"
 BUNDLED = Path(__file__).parent / "weights"
-DEFAULT = "he-masks"
+DEFAULT = "he-points"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import typer
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Errors only.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say what happens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-DEFAULT_MODEL = "he-masks"
+DEFAULT_MODEL = "he-points"
 """`wsiseg.models.DEFAULT`, without what that module loads."""
 
 Model = Annotated[str, typer.Option(help="Name of a bundled model, or a model folder.")]
