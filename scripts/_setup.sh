@@ -23,8 +23,7 @@ if ! cmp -s requirements.lock "$stamp"; then
     echo "setting up .venv with $("$python" --version)" >&2
     rm -rf .venv
     "$python" -m venv .venv
-    # What is never imported need not be compiled, and the rest is when it first is.
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
     cp requirements.lock "$stamp"
 fi

@@ -22,6 +22,23 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("tests")
 
 
+LONG = (
+    "test_cohort.py",
+    "test_kill.py",
+    "test_pipeline.py",
+    "test_cli.py",
+    "test_bundled.py",
+    "test_train.py",
+    "test_parallel.py",
+)
+"""Files of the longest tests, which begin first: what is left at the end is short, and no process waits for another's."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files before others."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """Folder of the real slides and labelled images; with CI=true they must be there."""

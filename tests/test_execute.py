@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import dask
 import pytest
 
 from wsiseg import execute, granted, plugins
@@ -263,6 +264,19 @@ def test_a_lost_worker_is_replaced_and_its_task_repeated(tmp_path: Path) -> None
         assert list(one.map(die_once, [tmp_path / "died"])) == [(0, 7)]
         with pytest.raises(TaskError, match=r"task 0: its worker died each time.*--workers"):
             list(one.map(die, [0]))
+
+
+def test_a_lost_worker_may_take_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    died = tmp_path / "died"
+    slowly = f"import os, time; time.sleep(3 * os.path.exists({str(died)!r}))"
+    backend = plugins.load(execute, "dask_local")
+    monkeypatch.setattr(backend, "IGNORE_INTERRUPT", slowly)
+    # What Dask would wait for the next worker, had it not been told otherwise.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 s"}),
+        backend.start(workers=1, threads_per_worker=1) as one,
+    ):
+        assert list(one.map(die_once, [died])) == [(0, 7)]
 
 
 def test_processes_leave_the_environment_and_the_folders_as_they_were(

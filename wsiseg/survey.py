@@ -176,8 +176,9 @@ def touched(regions: Sequence[Region], inside: NDArray[np.bool_], *, scale: floa
     """
     where = inside.copy()
     for region in regions:
-        y, x = (region.exterior / scale).astype(np.int64).T
-        where[y.clip(0, where.shape[0] - 1), x.clip(0, where.shape[1] - 1)] = True
+        corners = np.floor(region.exterior / scale).astype(np.int64)
+        y, x = corners[((corners >= 0) & (corners < where.shape)).all(1)].T
+        where[y, x] = True
     return ndimage.binary_dilation(where, np.ones((3, 3), bool))
 
 

@@ -25,6 +25,10 @@ IGNORE_INTERRUPT = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Ctrl-C reaches every process of a terminal; the driver answers it and ends the others."""
 
 
+LOST_FOR = "1 day"
+"""After so long Dask gives a lost worker up, however slowly its successor begins; after 15 seconds, if nothing is said."""
+
+
 def default_workers(cores: int) -> int:
     """Workers where nobody says: one for every four processors, for each holds a model of its own."""
     return max(1, cores // 4)
@@ -74,6 +78,7 @@ def settings(threads: int, folder: str) -> dict[str, object]:
         "temporary-directory": folder,
         "distributed.logging": {"distributed": "critical"},
         "distributed.scheduler.allowed-failures": RETRIES,
+        "distributed.deploy.lost-worker-timeout": LOST_FOR,
         "distributed.worker.multiprocessing-method": "spawn",
         "distributed.worker.preload": [IGNORE_INTERRUPT],
         "distributed.nanny.pre-spawn-environ": worker_environment(threads),
