@@ -2,8 +2,8 @@
 
     python benchmarks/kill.py SLIDE [--runs 20] [--writing 5] [--roi FILE] [--tile-size 128] [--json]
 
-A run is timed from its first finished task to the end. Then runs are killed (SIGKILL, all their processes) at moments
-that are uniform in that time, some of them (`--writing`) once all nuclei are put together, and each is started
+A run that is left alone tells how many tasks there are. Then runs are killed (SIGKILL, all their processes) a moment after a
+random number of tasks was finished, some of them (`--writing`) once all nuclei are put together, and each is started
 again. GeoJSON must be the same bytes, and so must every array of the store; only times of the provenance differ. Choose
 a region and a tile size that make more than 100 tiles.
 """
@@ -38,8 +38,8 @@ def main() -> None:
         root = Path(place)
         began = time.perf_counter()
         whole = Run(options, root / "whole")
-        whole.wait_for(whole.committed)
-        first = time.perf_counter() - began
+        whole.wait_for(whole.writing)
+        tasks = whole.kept()
         whole.finish()
         length = time.perf_counter() - began
         expected = whole.digest()
@@ -50,7 +50,7 @@ def main() -> None:
                     options,
                     root / f"{number}",
                     expected,
-                    moments.uniform(0, length - first),
+                    int(moments.uniform(1, 0.9 * tasks)),
                     writing=number < options.writing,
                     wait=moments.uniform(0, 0.2),
                 )
@@ -105,9 +105,9 @@ class Run:
             list(map(str, command)), stderr=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def committed(self) -> bool:
-        """Whether a task is finished."""
-        return any(self.store.glob("[0-9]*.npz"))
+    def kept(self) -> int:
+        """Tasks that are finished."""
+        return sum(1 for _ in self.store.glob("[0-9]*.npz"))
 
     def writing(self) -> bool:
         """Whether all nuclei are put together, and outputs are written; while it segments, it does both."""
@@ -147,18 +147,14 @@ class Run:
 
 
 def killed(
-    options: argparse.Namespace, folder: Path, expected: str, after: float, *, writing: bool, wait: float
+    options: argparse.Namespace, folder: Path, expected: str, after: int, *, writing: bool, wait: float
 ) -> dict[str, object]:
-    """One run that is killed, resumed and compared."""
+    """One run that is killed `wait` seconds after so many tasks or while it writes, resumed and compared."""
     run = Run(options, folder)
-    run.wait_for(run.committed)
-    if writing:
-        run.wait_for(run.writing)
-        time.sleep(wait)
-    else:
-        time.sleep(after)
+    run.wait_for(run.writing if writing else lambda: run.kept() >= after)
+    time.sleep(wait)
     phase = run.kill()
-    kept = len(list(run.store.glob("[0-9]*.npz")))
+    kept = run.kept()
     resumed = Run(options, folder)
     resumed.finish()
     same = resumed.digest() == expected
