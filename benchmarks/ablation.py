@@ -30,6 +30,7 @@ from wsiseg.config import Config, read_config
 from wsiseg.dense_crf import pairwise_energy
 from wsiseg.evaluate import Choice, choose
 from wsiseg.geometry import Rect
+from wsiseg.learning import minutes_of
 from wsiseg.losses import edge_loss
 from wsiseg.models import ModelRef
 from wsiseg.outputs import write_text
@@ -113,10 +114,8 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(trained, folder / trained.name)
     recipe = plugins.load(recipes, config.recipe)
-    began = time.perf_counter()
     stages = helped(recipe.stages(config.settings), row, config.settings)
     networks = train(stages, images, folder, augmentation=config.augmentation, seed=seed)
-    minutes = (time.perf_counter() - began) / 60
     save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", config.card())
     model = load(ModelRef(config.recipe, str(folder / "model"), "cpu"))
     held_out = read_samples(options.data / "multiorgan", fold.scored, mpp=config.mpp, from_masks=True)
@@ -128,7 +127,7 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
         "threshold": best.threshold,
         "min_area": best.min_area,
         "SPN alone": asdict(baseline),
-        "minutes": round(minutes, 1),
+        "minutes": minutes_of(folder),
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }

@@ -1,11 +1,12 @@
 """How far do a few clicks go? Points of MultiOrgan training images as QuPath would export them, to a model, to AJI.
 
-    python benchmarks/from_clicks.py --data FOLDER -o runs/clicks [--points 50 200 1000] [--config FILE] [--json]
+    python benchmarks/from_clicks.py --data FOLDER -o runs/clicks [--points 50 200 1000] [--from he-points he-cc nothing] [--json]
 
 The twelve training images become one slide. For each number of points, squares of tissue in several images
 are declared annotated, their nuclei are clicked at the centres of their bounding boxes, and `wsiseg train` goes
-from there: from the bundled model and from nothing. The result segments the slide of the validation images,
-and is scored on them. A run that was cut off goes on.
+from there: from a bundled model that learned from all points of these images (he-points), from one that never saw
+them (he-cc) and from nothing. The result segments the slide of the validation images, and is scored on them. A run
+that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import csv
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,12 @@ from numpy.typing import NDArray
 from slide_files import write_tiff
 
 from wsiseg.geometry import Rect
+from wsiseg.learning import minutes_of
 from wsiseg.samples import Sample, read_samples, read_split
 
 MPP = 0.25
+NOTHING = "nothing"
+"""Where a run starts from random weights."""
 COLUMNS = 4
 REGIONS = 4
 """Annotated squares, each in another image; fewer where there are fewer points than would fill one."""
@@ -45,7 +48,7 @@ def main() -> None:
     rows = []
     for count in options.points:
         manifest = write_clicks(folder, training, count)
-        for start in (options.start, None):
+        for start in options.start:
             rows.append(run(options, manifest, count, start))
             if not options.json:
                 print(rows[-1], flush=True)
@@ -90,7 +93,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--points", type=int, nargs="+", default=[50, 200, 1000])
     parser.add_argument("--config", type=Path, default=Path("configs/clicks.toml"))
-    parser.add_argument("--from", dest="start", default="he-points", help="model to start from")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        nargs="+",
+        default=["he-points", "he-cc", NOTHING],
+        help=f"models to start from, or {NOTHING!r}",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     return parser.parse_args()
 
@@ -148,16 +157,14 @@ def square_of(points: NDArray[np.float64], side: int, count: int) -> Rect:
     return Rect(side // 2 - reach, side // 2 - reach, side // 2 + reach, side // 2 + reach)
 
 
-def run(options: argparse.Namespace, manifest: Path, count: int, start: str | None) -> dict[str, object]:
+def run(options: argparse.Namespace, manifest: Path, count: int, start: str) -> dict[str, object]:
     """Train, segment and score once; what an earlier run finished is taken from its file."""
-    folder = options.output / f"{count}-from-{Path(start).name if start else 'nothing'}"
+    folder = options.output / f"{count}-from-{Path(start).name}"
     report = folder / "report.json"
     if report.exists():
         return dict(json.loads(report.read_text()))
-    began = time.perf_counter()
-    begin = ["--from", start] if start else []
+    begin = [] if start == NOTHING else ["--from", start]
     wsiseg("train", options.config, "--slides", manifest, *begin, "-o", folder)
-    minutes = (time.perf_counter() - began) / 60
     model = folder / "model"
     outlines = folder / "held-out.geojson"
     wsiseg("segment", options.output / "held-out.tif", "-o", outlines, "--model", model, "-q")
@@ -167,8 +174,8 @@ def run(options: argparse.Namespace, manifest: Path, count: int, start: str | No
     mean = next(iter(json.loads(scores.read_text()).values()))["mean"]
     row = {
         "points": count,
-        "from": start or "nothing",
-        "minutes": minutes,
+        "from": start,
+        "minutes": minutes_of(folder),
         "aji_authors": mean["AJI (authors)"],
         "aji": mean["AJI"],
         "nuclei": outlines.read_text().count('"detection"'),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from wsiseg.benchmark import hardware
 from wsiseg.config import Config, read_config
 from wsiseg.detection import concordance, match_points
+from wsiseg.learning import minutes_of
 from wsiseg.models import ModelRef
 from wsiseg.outputs import write_text
 from wsiseg.predict import Model, load, save_model
@@ -72,11 +72,10 @@ def run(options: argparse.Namespace, fold: int) -> None:
     config = config.model_copy(update={"name": f"ihc-fold{fold}", "settings": settings})
     samples = clicked(config, options.data)
     taught = [TrainingImage(s, config.data[0].options) for i, s in enumerate(samples) if i % FOLDS != fold]
-    folder, began = options.output / f"fold{fold}", time.perf_counter()
+    folder = options.output / f"fold{fold}"
     networks = train(
         multi_task.stages(config.settings), taught, folder, augmentation=config.augmentation, seed=0
     )
-    minutes = (time.perf_counter() - began) / 60
     save_model({"unet": networks["unet"]}, folder / "model", config.card())
     model = load(ModelRef(config.recipe, str(folder / "model"), "cpu"))
     images = {s.name: scored(model, s, config) for i, s in enumerate(samples) if i % FOLDS == fold}
@@ -84,7 +83,7 @@ def run(options: argparse.Namespace, fold: int) -> None:
         "fold": fold,
         "images": images,
         "crops": options.crops,
-        "minutes": round(minutes, 1),
+        "minutes": minutes_of(folder),
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from wsiseg.benchmark import folds_of, hardware, training_images
 from wsiseg.config import Config, read_config
 from wsiseg.detection import match_points, pooled
 from wsiseg.evaluate import Choice, choose, evaluate, grouped
+from wsiseg.learning import minutes_of
 from wsiseg.models import ModelRef
 from wsiseg.outputs import write_text
 from wsiseg.predict import Model, load, save_model
@@ -224,7 +224,6 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         return
     config = changed(row, name)
     folder = options.output / f"{name}-seed{seed}"
-    resumed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     if row.same is not None:
         for stage in row.same[1]:
@@ -233,7 +232,6 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         folds_of(options.data / "multiorgan", protocol) for protocol in ("validation", "official")
     )
     recipe = plugins.load(recipes, config.recipe)
-    began = time.perf_counter()
     networks = train(
         recipe.stages(config.settings),
         training_images(config, "multiorgan", validation, options.data),
@@ -241,7 +239,6 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         augmentation=config.augmentation,
         seed=seed,
     )
-    minutes = (time.perf_counter() - began) / 60
     save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", config.card())
     model = load(ModelRef(config.recipe, str(folder / "model"), "cpu"))
     held_out, last = (
@@ -255,7 +252,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         "test": scores(last, model, recipe, networks, best),
         "validation": scores(held_out, model, recipe, networks, best),
         "chosen": asdict(best),
-        "minutes": None if resumed else round(minutes, 1),  # the time of what was cut off is not known
+        "minutes": minutes_of(folder),
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }

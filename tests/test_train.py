@@ -8,7 +8,7 @@ from slides_made import sample_of_discs
 
 from wsiseg.augment import Augmentation
 from wsiseg.errors import ConfigError
-from wsiseg.learning import Curve
+from wsiseg.learning import Curve, minutes_of
 from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
 from wsiseg.recipes import _point_targets, spn_ien
 from wsiseg.stages import HeldOut, Schedule, TrainingImage
@@ -265,6 +265,26 @@ def test_a_checked_run_that_was_cut_off_ends_as_one_that_was_not(images, tmp_pat
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     curves = [(tmp_path / name / "spn.csv").read_text() for name in ("whole", "cut")]
     assert curves[0] == curves[1]
+
+
+def test_minutes_are_those_of_all_sittings(images, tmp_path, monkeypatch):
+    now = 100.0
+
+    def stop(stage, step, steps, loss):
+        nonlocal now
+        now += 60
+        if step == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsiseg.train.CHECKPOINT_SECONDS", 100.0)
+    monkeypatch.setattr("wsiseg.learning.time.monotonic", lambda: now)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path, progress=stop)
+    # Checkpoints were kept after the second, the fourth and the sixth step: what came later is done again.
+    assert minutes_of(tmp_path) == 6.0
+    now = 1_000.0
+    run(images, tmp_path, progress=lambda *_: None)
+    assert minutes_of(tmp_path) == 6.0
 
 
 def test_a_constant_rate_is_constant_and_a_trained_start_slows_the_other():

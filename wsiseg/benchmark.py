@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from wsiseg import plugins, recipes
 from wsiseg.config import Config, DataSet
 from wsiseg.errors import ConfigError, DataError
 from wsiseg.evaluate import METRICS, evaluate, grouped
+from wsiseg.learning import minutes_of
 from wsiseg.models import ModelRef, describe, find_model
 from wsiseg.outputs import write_text
 from wsiseg.predict import load, load_networks, save_model
@@ -98,7 +98,6 @@ def run_fold(
     kept = read_report(config, dataset, fold, place, seed=seed, start=start)
     if kept is not None:
         return kept
-    began = time.perf_counter()
     report = _report(config, dataset, fold, place, seed)
     folder = place.runs / report.stem
     recipe = plugins.load(recipes, config.recipe)
@@ -115,7 +114,6 @@ def run_fold(
         progress=progress,
     )
     save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", config.card())
-    minutes = (time.perf_counter() - began) / 60
     model = load(ModelRef(config.recipe, str(folder / "model"), device))
     mpp = config.mpp_of(data_set(config, dataset))
     samples = read_samples(place.data / dataset, fold.scored, mpp=mpp, from_masks=True)
@@ -126,7 +124,7 @@ def run_fold(
         "fold": fold.name,
         "seed": seed,
         "mean": table.mean(),
-        "minutes": round(minutes, 1),
+        "minutes": minutes_of(folder),
         "hardware": hardware(device),
         "code": {"version": __version__, "commit": commit(), "torch": torch.__version__},
         "settings": _settings(config, start),

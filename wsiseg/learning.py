@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -143,6 +144,25 @@ class Curve:
             writer.writeheader()
             writer.writerows(self.rows)
         os.replace(temporary, self.path)
+
+
+class Clock:
+    """How long a run has trained, in all its sittings; one that was killed counts up to its last checkpoint."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.began = folder / "seconds.txt", time.monotonic()
+        self.before = float(self.path.read_text()) if self.path.exists() else 0.0
+
+    def save(self) -> None:
+        """Write the file; it appears complete."""
+        temporary = self.path.with_name(self.path.name + ".part")
+        temporary.write_text(f"{self.before + time.monotonic() - self.began:.1f}\n")
+        os.replace(temporary, self.path)
+
+
+def minutes_of(folder: Path) -> float:
+    """How long the run in a folder has trained, in all its sittings, to a tenth of a minute."""
+    return round(float((folder / "seconds.txt").read_text()) / 60, 1)
 
 
 def save(state: object, path: Path) -> None:

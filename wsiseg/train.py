@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wsiseg.ahead import ahead
 from wsiseg.augment import Augmentation, augmented_crop
 from wsiseg.errors import ConfigError
-from wsiseg.learning import Check, Curve, Plateau, save
+from wsiseg.learning import Check, Clock, Curve, Plateau, save
 from wsiseg.optimisers import Ranger
 from wsiseg.parallel import Processes
 from wsiseg.stages import HeldOut, Stage, TrainingImage
@@ -54,7 +54,8 @@ def train(
     Parameters
     ----------
     folder
-        Holds checkpoints (`STAGE.ckpt`), learning curves (`STAGE.csv`) and finished weights (`STAGE.pt`).
+        Holds checkpoints (`STAGE.ckpt`), learning curves (`STAGE.csv`), finished weights (`STAGE.pt`) and how long all
+        took, sittings that were cut off included (`seconds.txt`, `learning.minutes_of`).
     steps
         Only so many steps of every stage: a dry run.
     start
@@ -82,6 +83,7 @@ def train(
             f"{len(images)} training images hold no point; at least one clicked nucleus is needed"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    clock = Clock(folder)
     networks: dict[str, nn.Module] = {}
     result: dict[str, nn.Module] = {}
     for number, stage in enumerate(stages):
@@ -106,13 +108,25 @@ def train(
             total = stage.schedule.steps if steps is None else min(steps, stage.schedule.steps)
             check = None if held_out is None else Check(stage, held_out, networks, folder, device)
             network = _fit(
-                stage, network, crops, folder, total, device, (seed, number), check, processes, progress
+                stage,
+                network,
+                crops,
+                folder,
+                total,
+                device,
+                (seed, number),
+                check,
+                clock,
+                processes,
+                progress,
             )
             processes.wait()
             if processes.first:
                 save(network.state_dict(), finished)
                 for left in ("ckpt", "best"):
                     (folder / f"{stage.name}.{left}").unlink(missing_ok=True)
+        if processes.first:
+            clock.save()
         networks[stage.name] = stage.kept(network.eval())
         # Later stages learn from all that this one was taught; only what is given goes part of the way.
         result[stage.name] = stage.kept(_between(began, network, stage.schedule.share).eval())
@@ -155,6 +169,7 @@ def _fit(
     device: str,
     seed: tuple[int, int],
     check: Check | None,
+    clock: Clock,
     processes: Processes,
     progress: Callable[[str, int, int, float], None] | None,
 ) -> nn.Module:
@@ -202,6 +217,7 @@ def _fit(
             checked = None if check is None else check.state()
             so_far = {"mean": mean, "step": step + 1, "plateau": plateau.state(), "check": checked}
             save({**state, **so_far}, checkpoint)
+            clock.save()
             curve.flush()
             saved = time.monotonic()
     if processes.first:
