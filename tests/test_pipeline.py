@@ -33,10 +33,12 @@ from wsiseg.outputs import convert
 from wsiseg.pipeline import segment_slide
 from wsiseg.progress import Progress
 from wsiseg.qupath import check_file
+from wsiseg.regions import Region, region_mask
 from wsiseg.result import pieces, to_level0
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores, resolve
 from wsiseg.store import WorkingStore, to_arrays, working_store
+from wsiseg.survey import touched
 from wsiseg.tiling import Tile, TilePlan, make_plan
 
 SHAPE = (500, 420)
@@ -304,6 +306,14 @@ def test_specks_off_the_tissue_are_left_out_by_tiles_of_any_size(
         roi = roi_file(tmp_path / "roi.geojson", 1020 - half, 720 - half, 1020 + half, 720 + half)
         result = segment_slide(slide, model=model, tile_size=128, roi=roi)
         assert found_once(result.nuclei, np.array([[720.0, 1020.0]]))
+
+
+def test_a_region_thinner_than_a_pixel_of_the_thumbnail_meets_every_tile_it_crosses() -> None:
+    line = np.linspace((3.0, 5.0), (61.0, 90.0), 1000)
+    sliver = Region(np.array([[3.0, 5.0], [61.0, 90.0], [61.0, 90.1]]) * 32)
+    where = touched([sliver], region_mask([sliver], (64, 96), scale=32), scale=32)
+    assert where[tuple(line.astype(int).T)].all()
+    assert where.mean() < 0.1
 
 
 def test_glass_gives_empty_valid_files_and_a_warning(

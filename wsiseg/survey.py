@@ -170,15 +170,18 @@ def meets(region: Region, shape: tuple[int, int]) -> bool:
 
 
 def touched(regions: Sequence[Region], inside: NDArray[np.bool_], *, scale: float) -> NDArray[np.bool_]:
-    """Pixels that regions may meet: those `inside` by their centre, those that hold a corner, and all around them.
+    """Pixels that regions may meet: those `inside` by their centre, those on an edge, and all around them.
 
-    A region may be smaller than a pixel; `scale` is level-0 pixels per pixel.
+    A region may be smaller than a pixel, or thinner; `scale` is level-0 pixels per pixel.
     """
     where = inside.copy()
     for region in regions:
-        corners = np.floor(region.exterior / scale).astype(np.int64)
-        y, x = corners[((corners >= 0) & (corners < where.shape)).all(1)].T
-        where[y, x] = True
+        corners = region.exterior / scale
+        for one, other in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            steps = int(np.ceil(np.abs(other - one).max())) + 1
+            edge = np.floor(np.linspace(one, other, steps + 1)).astype(np.int64)
+            y, x = edge[((edge >= 0) & (edge < where.shape)).all(1)].T
+            where[y, x] = True
     return ndimage.binary_dilation(where, np.ones((3, 3), bool))
 
 
