@@ -5,8 +5,8 @@
 The twelve training images become one slide. For each number of points, squares of tissue in several images
 are declared annotated, their nuclei are clicked at the centres of their bounding boxes, and `wsiseg train` goes
 from there: from a bundled model that learned from all points of these images (he-points), from one that never saw
-them (he-cc) and from nothing. The result segments the slide of the validation images, and is scored on them. A run
-that was cut off goes on.
+them (he-cc) and from nothing. The result segments the slide of the validation images, and is scored on them, and on
+what nobody clicked of the images with squares: the rest of one's own slide. A run that was cut off goes on.
 """
 
 from __future__ import annotations
@@ -23,8 +23,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from slide_files import write_tiff
 
+from wsiseg import metrics
+from wsiseg.evaluate import grouped
 from wsiseg.geometry import Rect
 from wsiseg.learning import minutes_of
+from wsiseg.models import ModelRef, describe
+from wsiseg.predict import load
 from wsiseg.samples import Sample, read_samples, read_split
 
 MPP = 0.25
@@ -47,9 +51,10 @@ def main() -> None:
     write_slide(folder / "held-out.tif", held_out)
     rows = []
     for count in options.points:
-        manifest = write_clicks(folder, training, count)
+        chosen = squares(training, count)
+        manifest = write_clicks(folder, training, chosen, count)
         for start in options.start:
-            rows.append(run(options, manifest, count, start))
+            rows.append(run(options, manifest, count, start, [(training[n], box) for n, box in chosen]))
             if not options.json:
                 print(rows[-1], flush=True)
     draw(rows, folder / "curve.png")
@@ -57,11 +62,12 @@ def main() -> None:
         print(json.dumps({"rows": rows}))
         return
     print(
-        "\n| points | from | minutes | AJI (authors) | AJI | nuclei of the slide |\n|---|---|---|---|---|---|"
+        "\n| points | from | minutes | AJI (authors) | AJI | AJI (authors), rest of the clicked images | nuclei of the slide |"
+        "\n|---|---|---|---|---|---|---|"
     )
     for row in rows:
         print(
-            f"| {row['points']} | {row['from']} | {row['minutes']:.0f} | {row['aji_authors']:.3f} | {row['aji']:.3f} | {row['nuclei']:,} |"
+            f"| {row['points']} | {row['from']} | {row['minutes']:.0f} | {row['aji_authors']:.3f} | {row['aji']:.3f} | {row['rest']:.3f} | {row['nuclei']:,} |"
         )
 
 
@@ -120,14 +126,23 @@ def place(number: int, side: int) -> tuple[int, int]:
     return number // COLUMNS * side, number % COLUMNS * side
 
 
-def write_clicks(folder: Path, samples: list[Sample], count: int) -> Path:
-    """GeoJSON of about `count` points and their regions, and the manifest that names it."""
-    features, wanted = [], np.diff(np.linspace(0, count, min(REGIONS, count // 25) + 1).round()).astype(int)
+def squares(samples: list[Sample], count: int) -> list[tuple[int, Rect]]:
+    """Numbers of images, and the square of each that is clicked: about `count` nuclei in all."""
+    wanted = np.diff(np.linspace(0, count, min(REGIONS, count // 25) + 1).round()).astype(int)
+    chosen = []
     for number, share in enumerate(wanted):
         # Every third image, so that the organs differ.
-        chosen = number * 3 % len(samples)
-        sample, (dy, dx) = samples[chosen], place(chosen, samples[0].image.shape[0])
-        box = square_of(sample.points, sample.image.shape[0], int(share))
+        which = number * 3 % len(samples)
+        box = square_of(samples[which].points, samples[which].image.shape[0], int(share))
+        chosen.append((which, box))
+    return chosen
+
+
+def write_clicks(folder: Path, samples: list[Sample], chosen: list[tuple[int, Rect]], count: int) -> Path:
+    """GeoJSON of the points in the squares and of these, and the manifest that names it."""
+    features = []
+    for which, box in chosen:
+        sample, (dy, dx) = samples[which], place(which, samples[0].image.shape[0])
         inside = sample.points[box.contains(sample.points)] + (dy, dx)
         moved = box.shift(dy, dx)
         corners = [(moved.x0, moved.y0), (moved.x1, moved.y0), (moved.x1, moved.y1), (moved.x0, moved.y1)]
@@ -157,7 +172,9 @@ def square_of(points: NDArray[np.float64], side: int, count: int) -> Rect:
     return Rect(side // 2 - reach, side // 2 - reach, side // 2 + reach, side // 2 + reach)
 
 
-def run(options: argparse.Namespace, manifest: Path, count: int, start: str) -> dict[str, object]:
+def run(
+    options: argparse.Namespace, manifest: Path, count: int, start: str, clicked: list[tuple[Sample, Rect]]
+) -> dict[str, object]:
     """Train, segment and score once; what an earlier run finished is taken from its file."""
     folder = options.output / f"{count}-from-{Path(start).name}"
     report = folder / "report.json"
@@ -178,10 +195,27 @@ def run(options: argparse.Namespace, manifest: Path, count: int, start: str) -> 
         "minutes": minutes_of(folder),
         "aji_authors": mean["AJI (authors)"],
         "aji": mean["AJI"],
+        "rest": rest(model, clicked),
         "nuclei": outlines.read_text().count('"detection"'),
     }
     report.write_text(json.dumps(row))
     return row
+
+
+def rest(folder: Path, clicked: list[tuple[Sample, Rect]]) -> float:
+    """Mean AJI (authors) of images without the nuclei that meet their clicked squares."""
+    model = load(ModelRef(describe(folder).recipe, str(folder), "cpu"))
+    segment = grouped(model)
+    scores = []
+    for sample, box in clicked:
+        assert sample.labels is not None
+        scores.append(metrics.aji_authors(without(sample.labels, box), without(segment(sample), box)))
+    return float(np.mean(scores))
+
+
+def without(labels: NDArray[np.int32], box: Rect) -> NDArray[np.int32]:
+    """The label image without the nuclei that meet a square."""
+    return np.where(np.isin(labels, np.unique(labels[box.slices()])), 0, labels)
 
 
 def wsiseg(*arguments: object) -> None:
