@@ -184,7 +184,7 @@ def run(
     wsiseg("train", options.config, "--slides", manifest, *begin, "-o", folder)
     model = folder / "model"
     outlines = folder / "held-out.geojson"
-    wsiseg("segment", options.output / "held-out.tif", "-o", outlines, "--model", model, "-q")
+    wsiseg("segment", options.output / "held-out.tif", "-o", outlines, "--model", model, "-q", "--overwrite")
     scores = folder / "scores.json"
     dataset = ("--dataset", "multiorgan", "--split", "val")
     wsiseg("evaluate", "--data", options.data, *dataset, "--model", model, "-o", scores)
