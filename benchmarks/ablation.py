@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import budget
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -45,8 +46,8 @@ from wsiseg.version import commit
 
 Rng = np.random.Generator
 REPORTS = Path(__file__).parent / "accuracy" / "ablation"
-CROPS, BATCH = 8_000, 4
-"""Of each network, and crops a step: a row is 20 minutes of a core. With so few crops, more steps teach far more."""
+CROPS = 8_000
+"""Of each network: a row is 20 minutes of a core."""
 
 ROWS: Mapping[str, str] = {
     "base": "adaptive sigma, `output`, from random weights, colour augmented",
@@ -100,7 +101,7 @@ def main() -> None:
 def run(options: argparse.Namespace, row: str, seed: int) -> None:
     """One row with one seed; what an earlier run finished stays."""
     report = REPORTS / f"{row}-seed{seed}.json"
-    if report.exists() and json.loads(report.read_text())["batch"] == BATCH:
+    if budget.finished(report):
         return
     config = changed(read_config(options.config), row)
     (fold,) = folds_of(options.data / "multiorgan", "validation")
@@ -124,7 +125,7 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
         "row": row,
         "seed": seed,
         **scores(held_out, model, best),
-        "batch": BATCH,
+        "batch": budget.BATCH,
         "threshold": best.threshold,
         "min_area": best.min_area,
         "SPN alone": asdict(baseline),
@@ -138,7 +139,7 @@ def run(options: argparse.Namespace, row: str, seed: int) -> None:
 
 def changed(config: Config, row: str) -> Config:
     """The base configuration with a row's one change."""
-    short = replace(config.settings.spn, crops=CROPS, batch=BATCH)
+    short = replace(config.settings.spn, crops=CROPS, batch=budget.BATCH)
     once = {"refresh": None, "foreground": 0.25}
     as_found = {"least_score": 0.0, "least_density": 0.0, "least_edge": 0.0, "settle": (0, 0)}
     settings: dict[str, Any] = {"spn": short, "ien": short, **as_found, **once}
@@ -267,7 +268,7 @@ def scores(samples: list[Sample], model: Model, best: Choice) -> dict[str, float
 def table(kept: list[dict[str, Any]]) -> str:
     """All reports as Markdown: means over seeds, each seed's AJI beside them."""
     lines = [
-        f"Validation images of MultiOrgan, {CROPS:,} crops a network in batches of {BATCH}, by `python benchmarks/ablation.py --data FOLDER -o RUNS`. "
+        f"Validation images of MultiOrgan, {CROPS:,} crops a network in batches of {budget.BATCH}, by `python benchmarks/ablation.py --data FOLDER -o RUNS`. "
         "Means over the seeds; in brackets each seed. Every row has its own best threshold and least area.",
         "",
         "| row | AJI (authors) | AJI | IoU | PQ | SPN alone, AJI (authors) | grouping, s an image | what it is |",
@@ -283,11 +284,9 @@ def table(kept: list[dict[str, Any]]) -> str:
 
         each = ", ".join(f"{k['AJI (authors)']:.3f}" for k in of_row)
         alone = np.mean([k["SPN alone"]["aji"] for k in of_row])
-        batches = {k["batch"] for k in of_row} - {BATCH}
-        what = told + "".join(f" (batches of {batch}, to be run again)" for batch in batches)
         lines.append(
             f"| {row} | {mean('AJI (authors)'):.4f} ({each}) | {mean('AJI'):.4f} | {mean('IoU'):.4f} | "
-            f"{mean('PQ'):.4f} | {alone:.4f} | {mean('clustering seconds'):.1f} | {what} |"
+            f"{mean('PQ'):.4f} | {alone:.4f} | {mean('clustering seconds'):.1f} | {budget.told(told, of_row)} |"
         )
     return "\n".join(lines) + "\n"
 

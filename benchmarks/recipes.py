@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import budget
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -45,10 +46,6 @@ REPORTS = Path(__file__).parent / "accuracy" / "recipes"
 CONFIGS = Path(__file__).parents[1] / "configs"
 CROPS = 24_000
 """Of a row, all its stages together; the refinement by a dense CRF counts a crop as four, which is what it costs."""
-BATCH = 4
-"""Crops a step, in all rows: at so few crops, more steps teach far more (`accuracy/README.md`). The self-supervised start
-keeps its own: it compares the crops of a batch.
-"""
 RADIUS = 11.0
 """Pixels between a true and a detected point at most: the average radius in MultiOrgan (Qu et al. 2020)."""
 DETECTION = ("precision", "recall", "F1 of points", "mu_d", "sigma_d")
@@ -225,7 +222,7 @@ def main() -> None:
 def run(options: argparse.Namespace, name: str, seed: int) -> None:
     """One row with one seed; what an earlier run finished stays."""
     report, row = REPORTS / f"{name}-seed{seed}.json", ROWS[name]
-    if report.exists() and json.loads(report.read_text())["batch"] == BATCH:
+    if budget.finished(report):
         return
     config = changed(row, name)
     folder = options.output / f"{name}-seed{seed}"
@@ -257,7 +254,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         "test": scores(last, model, recipe, networks, best),
         "validation": scores(held_out, model, recipe, networks, best),
         "chosen": asdict(best),
-        "batch": BATCH,
+        "batch": budget.BATCH,
         "minutes": minutes_of(folder),
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
@@ -269,8 +266,12 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
 def changed(row: Row, name: str) -> Config:
     """The row's configuration: its crops, its changes, and everybody's augmentation and images."""
     config = read_config(CONFIGS / f"{row.config}.toml")
-    schedules = {n: replace(getattr(config.settings, n), crops=crops) for n, crops in row.crops.items()}
-    schedules |= {n: replace(s, batch=BATCH) for n, s in schedules.items() if n != "encoder"}
+    schedules = {}
+    for stage, crops in row.crops.items():
+        own = getattr(config.settings, stage)
+        # The self-supervised start compares the crops of a batch.
+        batch = own.batch if stage == "encoder" else budget.BATCH
+        schedules[stage] = replace(own, crops=crops, batch=batch)
     settings = replace(config.settings, **schedules, **row.settings)
     data = tuple(d for d in config.data if d.folder == "multiorgan")
     update = {"name": name, "settings": settings, "augmentation": Augmentation(), "data": data}
@@ -316,7 +317,7 @@ DETECTORS_OF: Mapping[str, Callable[..., NDArray[np.float64]]] = {
 def tables(kept: list[dict[str, Any]]) -> str:
     """All reports as Markdown."""
     lines = [
-        f"MultiOrgan, official split, 14 test images: {CROPS:,} crops of 224 px a row in batches of {BATCH}, half-width ResNet-18, one augmentation, "
+        f"MultiOrgan, official split, 14 test images: {CROPS:,} crops of 224 px a row in batches of {budget.BATCH}, half-width ResNet-18, one augmentation, "
         "by `python benchmarks/recipes.py --data FOLDER -o RUNS`. Mean ± deviation over the seeds.",
         "",
         *table(kept, MAIN, ("AJI (authors)", "AJI", "Dice", "IoU", "F1", "PQ"), published=True),
@@ -357,8 +358,7 @@ def table(
             whole = [k["minutes"] for k in of_row if k["minutes"] is not None]
             minutes = f"{np.mean(whole):.0f}" if whole else ""
             end = f" {row.published} |" * published
-            batches = {k["batch"] for k in of_row} - {BATCH}
-            what = row.told + "".join(f" (batches of {batch}, to be run again)" for batch in batches)
+            what = budget.told(row.told, of_row)
             lines.append(f"| {name} | " + " | ".join(cells) + f" | {len(of_row)} | {minutes} | {what} |{end}")
     return lines
 

@@ -6,7 +6,8 @@ import csv
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -137,13 +138,11 @@ class Curve:
 
     def flush(self) -> None:
         """Write the file; it appears complete."""
-        temporary = self.path.with_name(self.path.name + ".part")
         columns = list(dict.fromkeys(["step", "loss", *(name for row in self.rows for name in row)]))
-        with temporary.open("w", newline="") as file:
+        with _complete(self.path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(temporary, self.path)
 
 
 class Clock:
@@ -155,9 +154,8 @@ class Clock:
 
     def save(self) -> None:
         """Write the file; it appears complete."""
-        temporary = self.path.with_name(self.path.name + ".part")
-        temporary.write_text(f"{self.before + time.monotonic() - self.began:.1f}\n")
-        os.replace(temporary, self.path)
+        with _complete(self.path) as temporary:
+            temporary.write_text(f"{self.before + time.monotonic() - self.began:.1f}\n")
 
 
 def minutes_of(folder: Path) -> float:
@@ -167,6 +165,16 @@ def minutes_of(folder: Path) -> float:
 
 def save(state: object, path: Path) -> None:
     """Write weights or a checkpoint with `torch.save`; it appears complete."""
+    with _complete(path) as temporary:
+        torch.save(state, temporary)
+
+
+@contextmanager
+def _complete(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, which takes its place when all went well.
+
+    Exports have one that reaches the disk first (`wsiseg.export`); training runs where that cannot be imported.
+    """
     temporary = path.with_name(path.name + ".part")
-    torch.save(state, temporary)
+    yield temporary
     os.replace(temporary, path)

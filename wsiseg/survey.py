@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -176,12 +177,10 @@ def touched(regions: Sequence[Region], inside: NDArray[np.bool_], *, scale: floa
     """
     where = inside.copy()
     for region in regions:
-        corners = region.exterior / scale
-        for one, other in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            steps = int(np.ceil(np.abs(other - one).max())) + 1
-            edge = np.floor(np.linspace(one, other, steps + 1)).astype(np.int64)
-            y, x = edge[((edge >= 0) & (edge < where.shape)).all(1)].T
-            where[y, x] = True
+        ring = shapely.linestrings(np.concatenate([region.exterior, region.exterior[:1]]) / scale)
+        edges = np.floor(shapely.get_coordinates(shapely.segmentize(ring, 1.0))).astype(np.int64)
+        y, x = edges[((edges >= 0) & (edges < where.shape)).all(1)].T
+        where[y, x] = True
     return ndimage.binary_dilation(where, np.ones((3, 3), bool))
 
 
