@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 from slides_made import discs, write_slide
 from test_cli import refused, run
 
+from wsiseg.cli.train import CLICKED_HALF_WAY
 from wsiseg.models import describe
 
 CONFIG = """
@@ -17,6 +20,7 @@ recipe = "spn_ien"
 width = 0.25
 spn = { crops = 8, batch = 2, size = 64 }
 ien = { crops = 8, batch = 2, size = 64 }
+spn_again = { crops = 8, batch = 2, size = 64 }
 """
 
 
@@ -45,6 +49,34 @@ def test_clicks_become_a_model_and_a_model_a_better_one(clicked: Path) -> None:
         "segment", clicked / "a.tif", "-o", clicked / "a.out.geojson", "--model", clicked / "second/model"
     )
     assert result.exit_code == 0, result.output
+
+
+def test_few_clicks_take_a_model_part_of_the_way(clicked: Path) -> None:
+    given = ("train", clicked / "c.toml", "--slides", clicked / "slides.csv", "-q")
+    assert run(*given, "-o", clicked / "first").exit_code == 0
+    first = load_file(clicked / "first/model/spn.safetensors")
+    told = run(*given[:-1], "-o", clicked / "second", "--from", clicked / "first/model")
+    assert told.exit_code == 0, told.output
+    clicks = len(json.loads((clicked / "a.geojson").read_text())["features"][1]["geometry"]["coordinates"])
+    share = clicks / (clicks + CLICKED_HALF_WAY)
+    assert f"{clicks} clicked nuclei take the model {share:.0%} of the way" in told.output.replace("\n", " ")
+    taught = torch.load(clicked / "second/spn.pt", weights_only=True)
+    given_out = load_file(clicked / "second/model/spn.safetensors")
+    way = [(given_out[n] - first[n], w - first[n]) for n, w in taught.items() if w.is_floating_point()]
+    gone, whole = (torch.cat([tensors[side].double().ravel() for tensors in way]) for side in (0, 1))
+    assert whole.norm() > 0
+    assert (gone @ whole / (whole @ whole)).item() == pytest.approx(share, rel=0.02)
+
+
+def test_a_network_with_another_head_goes_all_the_way(clicked: Path) -> None:
+    given = ("--slides", clicked / "slides.csv", "-q")
+    assert run("train", clicked / "c.toml", *given, "-o", clicked / "first").exit_code == 0
+    (clicked / "d.toml").write_text(CONFIG.replace("width = 0.25", "width = 0.25\nshared = true"))
+    told = run(
+        "train", clicked / "d.toml", *given[:-1], "-o", clicked / "second", "--from", clicked / "first/model"
+    )
+    assert told.exit_code == 0, told.output
+    assert "of the way" not in told.output
 
 
 def test_a_dry_run_leaves_no_model(clicked: Path) -> None:
@@ -92,3 +124,26 @@ def test_pseudo_labels_are_drawn(clicked: Path) -> None:
     pixels = np.asarray(Image.open(picture)).astype(int)
     red = (pixels[..., 0] > pixels[..., 1] + 60).any(0)
     assert red[pixels.shape[1] // 3 :].any()
+
+
+def test_pseudo_labels_are_those_that_a_model_is_taught(clicked: Path) -> None:
+    slides = ("--slides", clicked / "slides.csv")
+    (clicked / "c.toml").write_text(CONFIG.replace("width = 0.25", "width = 0.25\nrefresh = 0.3"))
+    assert run("train", clicked / "c.toml", *slides, "-q", "-o", clicked / "first").exit_code == 0
+    given = ("pseudo-label", clicked / "c.toml", *slides)
+    for folder, start in (("colours", ()), ("refreshed", ("--from", clicked / "first/model"))):
+        result = run(*given, "-o", clicked / folder, *start)
+        assert result.exit_code == 0, result.output
+    colours, refreshed = (next((clicked / f).glob("*.png")).read_bytes() for f in ("colours", "refreshed"))
+    assert colours != refreshed
+
+
+def test_a_configuration_that_teaches_nothing_has_no_labels_to_draw(clicked: Path) -> None:
+    slides = ("--slides", clicked / "slides.csv")
+    assert run("train", clicked / "c.toml", *slides, "-q", "-o", clicked / "first").exit_code == 0
+    (clicked / "c.toml").write_text(CONFIG.replace("crops = 8", "crops = 0"))
+    result = run(
+        "pseudo-label", clicked / "c.toml", *slides, "-o", clicked / "l", "--from", clicked / "first/model"
+    )
+    assert "nothing is taught" in refused(result)
+    assert not (clicked / "l").exists()

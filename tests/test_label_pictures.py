@@ -19,7 +19,7 @@ def image():
 
 
 def test_points_then_every_map_side_by_side():
-    picture = draw_pseudo_labels(image(), targets)
+    picture = draw_pseudo_labels(image(), targets, {})
     assert picture.shape == (20, 3 * 30 + 2 * GAP, 3)
     assert picture[10, 15].tolist() == [255, 220, 0]
     nucleus, plain = picture[5, 30 + GAP + 5].astype(int), picture[5, 30 + GAP + 20]
@@ -33,11 +33,11 @@ def test_finer_levels_than_nucleus_are_nucleus():
     def levels(sample, options, networks):
         return 5000 * targets(sample, options, networks)[:1].astype(np.int16)
 
-    expected = draw_pseudo_labels(image(), lambda *given: targets(*given)[:1])
-    assert (draw_pseudo_labels(image(), levels) == expected).all()
+    expected = draw_pseudo_labels(image(), lambda *given: targets(*given)[:1], {})
+    assert (draw_pseudo_labels(image(), levels, {}) == expected).all()
 
 
 def test_a_sample_of_any_name_becomes_a_file(tmp_path):
-    path = write_pseudo_labels(image(), targets, tmp_path / "new")
+    path = write_pseudo_labels(image(), targets, {}, tmp_path / "new")
     assert path.name == "a_slide.svs__region_1.png"
     assert Image.open(path).size == (3 * 30 + 2 * GAP, 20)

@@ -143,6 +143,15 @@ def blended(
     return {name: _between(before[name], network, share) for name, network in after.items()}
 
 
+def alike(before: Mapping[str, nn.Module], after: Mapping[str, nn.Module]) -> bool:
+    """Whether all networks `after` are among those `before`, tensor by tensor of one shape: what `blended` needs."""
+    shapes = [
+        {(name, n): w.shape for name, network in networks.items() for n, w in network.state_dict().items()}
+        for networks in (before, after)
+    ]
+    return shapes[1].items() <= shapes[0].items()
+
+
 def _between(before: nn.Module, after: nn.Module, share: float) -> nn.Module:
     old, new, network = before.state_dict(), after.state_dict(), copy.deepcopy(after)
     network.load_state_dict(

@@ -21,6 +21,12 @@ def pseudo_label(
     ],
     data: Data = None,
     slides: Annotated[Path | None, typer.Option(help="CSV of slides and their clicked points.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="The model that training will start from: it may have a say in the labels."
+        ),
+    ] = None,
     points_from_masks: Annotated[
         bool, typer.Option("--points-from-masks", help="Points are the centres of the masks in --data.")
     ] = False,
@@ -32,19 +38,28 @@ def pseudo_label(
     untouched what teaches nothing. Red that runs over its nucleus, or green on nuclei, is what a network
     would learn; another colour_weight or max_distance, or more clicks, may mend it.
 
-    wsiseg pseudo-label configs/clicks.toml --slides slides.csv -o labels/
+    Give --from where `wsiseg train` will have it: with `refresh` in the configuration, labels are what that model's
+    semantic network and the points agree on. Without it they are those of the first network that learns.
+
+    wsiseg pseudo-label configs/clicks.toml --slides slides.csv --from he-points -o labels/
     """
     speak(quiet=False, verbose=False)
     from wsiseg import plugins, recipes
     from wsiseg.config import read_config, read_images
-    from wsiseg.errors import OutputError
+    from wsiseg.errors import ConfigError, OutputError
     from wsiseg.label_pictures import write_pseudo_labels
+    from wsiseg.predict import load_networks
 
     settings = read_config(config)
-    first = plugins.load(recipes, settings.recipe).stages(settings.settings)[0]
+    given = {} if start is None else load_networks(start, settings.recipe, settings.settings)
+    stages = plugins.load(recipes, settings.recipe).stages(settings.settings)
+    networks = {stage.name: given[stage.taken_over] for stage in stages if stage.taken_over in given}
+    first = next((stage for stage in stages if stage.name not in networks), None)
+    if first is None:
+        raise ConfigError(f"{config}: every network stays as {start} has it (crops = 0); nothing is taught")
     for image in read_images(settings, data, slides, from_masks=points_from_masks)[:limit]:
         try:
-            path = write_pseudo_labels(image, first.targets, output)
+            path = write_pseudo_labels(image, first.targets, networks, output)
         except OSError as error:
             raise OutputError(f"{output}: cannot be written ({error.strerror})") from error
         print(path)

@@ -20,6 +20,9 @@ CORRECTION_CROPS = 2_000
 HALF_WAY = 100
 """Changed nuclei with which a model goes half of the way to what was made of it; more take it further."""
 
+CLICKED_HALF_WAY = 66
+"""Clicked nuclei with which a model goes half of the way: chosen on validation images (`benchmarks/accuracy/README.md`)."""
+
 AREAS = 1.5
 """Corrected areas with which a model goes half of the way at most: however many nuclei, one place teaches its own look."""
 
@@ -113,7 +116,7 @@ def train(
     from wsiseg.errors import ConfigError
     from wsiseg.parallel import processes
     from wsiseg.predict import check_device, load_networks, save_model
-    from wsiseg.train import blended
+    from wsiseg.train import alike, blended
     from wsiseg.train import train as run
 
     if config is not None:
@@ -154,7 +157,11 @@ def train(
         say("one step of every stage ran; no model was written")
         return
     final = {name: networks[name] for name in recipe.networks(settings.settings)}
-    if config is None and begin is not None and start is not None:
+    if config is not None and begin is not None and alike(begin, final):
+        share = points / (points + CLICKED_HALF_WAY)
+        final = blended(begin, final, share)
+        say(f"{points:,} clicked nuclei take the model {share:.0%} of the way to what was made of it")
+    elif config is None and begin is not None and start is not None:
         areas = [image.sample for image in images if image.sample.outlines is not None]
         made = changed(settings.recipe, start, areas, own_device)
         share = min(made / (made + HALF_WAY), len(areas) / (len(areas) + AREAS))
