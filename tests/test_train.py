@@ -9,7 +9,7 @@ from slides_made import sample_of_discs
 from wsiseg.augment import Augmentation
 from wsiseg.errors import ConfigError
 from wsiseg.learning import Curve, minutes_of
-from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS
+from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS, voronoi_cells
 from wsiseg.recipes import _point_targets, spn_ien
 from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.train import train
@@ -135,6 +135,21 @@ def test_an_image_whose_points_the_teacher_misses_keeps_its_first_labels(images,
     first = _point_targets.semantic_targets(faint, {}, {})
     labels = _point_targets.refreshed_targets(0.5, faint, {}, {"spn_first": Dark()})
     assert (labels == first).all() == (seen < 0.5)
+
+
+def test_a_click_that_the_teacher_misses_keeps_its_first_labels(images):
+    """One disc is paler than what the teacher sees."""
+    sample = images[0].sample
+    pale = replace(sample, image=sample.image.copy())
+    pieces, _ = ndimage.label(sample.image[..., 0] < 0.7 * 255)
+    y, x = np.floor(sample.points).astype(int).T
+    pale.image[pieces == pieces[y[0], x[0]]] = (190, 120, 170)
+    first = _point_targets.semantic_targets(pale, {}, {})[0]
+    labels = _point_targets.refreshed_targets(0.5, pale, {}, {"spn_first": Dark()}, settle=(1, 3))[0]
+    own = voronoi_cells(sample.points, labels.shape) == 1
+    assert (labels[own] == first[own]).all()
+    assert labels[y[0], x[0]] == NUCLEUS
+    assert (labels != first)[~own].any()
 
 
 def test_refreshed_labels_have_no_halos(images):

@@ -100,8 +100,9 @@ def refreshed_targets(
     The first network has seen all images and so outlines a nucleus better than its own labels did, but it
     also finds what nobody clicked: that becomes background. Its probability is averaged over flips and
     turns of the image. Where outlines may `settle` on edges (`wsiseg.boundaries`) they do, and nuclei have no halos
-    (`wsiseg.halos`); else what lies near the threshold is not labelled. An image of whose points it misses more than
-    half is of a tissue or a stain that it never saw: that keeps its first labels.
+    (`wsiseg.halos`); else what lies near the threshold is not labelled. The Voronoi cell of a point that it misses keeps
+    its first labels: a click is there to teach a nucleus, not background. An image of whose points it misses more than
+    half is of a tissue or a stain that it never saw: all of that keeps its first labels.
     """
     shape = sample.image.shape[:2]
     if not len(sample.points):
@@ -112,7 +113,8 @@ def refreshed_targets(
     ]
     probability = np.mean(seen, axis=0)
     instances = instance_labels(probability, sample.points, foreground=threshold)
-    if len(np.unique(instances[instances > 0])) < KNOWN * len(sample.points):
+    missed = ~np.isin(np.arange(len(sample.points) + 1), instances)
+    if missed[1:].mean() > 1 - KNOWN:
         return semantic_targets(sample, options, trained)
     refreshed = np.full(shape, BACKGROUND, np.int8)
     if any(settle):
@@ -125,6 +127,10 @@ def refreshed_targets(
         refreshed[instances > 0] = NUCLEUS
         near = np.abs(probability - threshold) < REFRESH_MARGIN
         refreshed[near & ((instances > 0) | (probability < threshold))] = UNLABELLED
+    if missed[1:].any():
+        cells = voronoi_cells(sample.points, (shape[0], shape[1]))
+        first = semantic_targets(sample, options, trained)[0]
+        refreshed = np.where(missed[cells], first, refreshed).astype(np.int8)
     labels = np.stack([refreshed, voronoi_labels(sample.points, (shape[0], shape[1]))])
     labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
