@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +34,20 @@ OPTIMISERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 CHECKPOINT_SECONDS = 60.0
 """Seconds between checkpoints: what a killed run loses at most."""
 
+Progress = Callable[[str, int, int, float], None]
+"""(stage, step, steps, loss): called after each step."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What all stages of a run have in common."""
+
+    folder: Path
+    device: str
+    clock: Clock
+    processes: Processes
+    progress: Progress | None
+
 
 def train(
     stages: Sequence[Stage],
@@ -47,7 +61,7 @@ def train(
     start: Mapping[str, nn.Module] | None = None,
     held_out: HeldOut | None = None,
     processes: Processes = Processes(),  # noqa: B008  # frozen
-    progress: Callable[[str, int, int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, nn.Module]:
     """Train every stage in order; a run that was cut off goes on from its last checkpoint.
 
@@ -66,7 +80,7 @@ def train(
     processes
         Those that train together (`wsiseg.parallel`).
     progress
-        Called as (stage, step, steps, loss), in the first process.
+        Called in the first process.
 
     Returns
     -------
@@ -83,7 +97,7 @@ def train(
             f"{len(images)} training images hold no point; at least one clicked nucleus is needed"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    clock = Clock(folder)
+    run = _Run(folder, device, Clock(folder), processes, progress)
     networks: dict[str, nn.Module] = {}
     result: dict[str, nn.Module] = {}
     for number, stage in enumerate(stages):
@@ -107,26 +121,14 @@ def train(
             crops = _batches(pixels, targets, stage, augmentation, seed=(seed, number), processes=processes)
             total = stage.schedule.steps if steps is None else min(steps, stage.schedule.steps)
             check = None if held_out is None else Check(stage, held_out, networks, folder, device)
-            network = _fit(
-                stage,
-                network,
-                crops,
-                folder,
-                total,
-                device,
-                (seed, number),
-                check,
-                clock,
-                processes,
-                progress,
-            )
+            network = _fit(run, stage, network, crops, total, seed=(seed, number), check=check)
             processes.wait()
             if processes.first:
                 save(network.state_dict(), finished)
                 for left in ("ckpt", "best"):
                     (folder / f"{stage.name}.{left}").unlink(missing_ok=True)
         if processes.first:
-            clock.save()
+            run.clock.save()
         networks[stage.name] = stage.kept(network.eval())
         # Later stages learn from all that this one was taught; only what is given goes part of the way.
         result[stage.name] = stage.kept(_between(began, network, stage.schedule.share).eval())
@@ -170,20 +172,17 @@ def _start_from(network: nn.Module, source: nn.Module) -> None:
 
 
 def _fit(
+    run: _Run,
     stage: Stage,
     network: nn.Module,
     batches: Callable[[int, int], Iterator[tuple[Tensor, Tensor]]],
-    folder: Path,
     total: int,
-    device: str,
+    *,
     seed: tuple[int, int],
     check: Check | None,
-    clock: Clock,
-    processes: Processes,
-    progress: Callable[[str, int, int, float], None] | None,
 ) -> nn.Module:
     """The loop; gives the network with its averaged weights, or the best of them on held-out images."""
-    schedule, kind = stage.schedule, torch.device(device).type
+    schedule, kind = stage.schedule, torch.device(run.device).type
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     network.train()
     if schedule.frozen_norms:
@@ -194,42 +193,42 @@ def _fit(
         network.parameters(), lr=1.0, betas=schedule.betas, weight_decay=schedule.weight_decay
     )
     mean = {n: w.detach().clone() for n, w in network.state_dict().items()}
-    checkpoint = folder / f"{stage.name}.ckpt"
+    checkpoint = run.folder / f"{stage.name}.ckpt"
     plateau = Plateau(schedule)
-    start = _resume(checkpoint, network, optimiser, mean, plateau, check, device)
-    saved, curve = time.monotonic(), Curve(folder / f"{stage.name}.csv", start)
-    together = processes.wrap(network, device)
+    start = _resume(checkpoint, network, optimiser, mean, plateau, check, run.device)
+    saved, curve = time.monotonic(), Curve(run.folder / f"{stage.name}.csv", start)
+    together = run.processes.wrap(network, run.device)
     for step, (images, targets) in enumerate(batches(start, total), start):
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(step) * plateau.factor
         torch.manual_seed(hash((*seed, step)) % 2**31)  # dropout, whatever came before a resumption
         rng = np.random.default_rng([*seed, step, 1])
-        images = images.to(device, memory_format=torch.channels_last)
+        images = images.to(run.device, memory_format=torch.channels_last)
         with torch.autocast(kind, torch.bfloat16):
-            loss = stage.loss_at(step)(together, images, targets.to(device), rng)
+            loss = stage.loss_at(step)(together, images, targets.to(run.device), rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
         _average(mean, network, min(schedule.average, (step + 1) / (step + 10)))
         curve.add(step, loss.item())
-        plateau.add(step, loss.item(), processes, device)
-        if progress is not None and processes.first:
-            progress(stage.name, step + 1, total, curve.recent)
+        plateau.add(step, loss.item(), run.processes, run.device)
+        if run.progress is not None and run.processes.first:
+            run.progress(stage.name, step + 1, total, curve.recent)
         if check is not None and ((step + 1) % check.held_out.every == 0 or step + 1 == total):
-            curve.checked(check.score(mean, processes))
+            curve.checked(check.score(mean, run.processes))
             if check.enough:
                 log.info("%s ends after %d steps: no better for %d checks", stage.name, step + 1, check.since)
                 break
-        if time.monotonic() - saved > CHECKPOINT_SECONDS and processes.first:
+        if time.monotonic() - saved > CHECKPOINT_SECONDS and run.processes.first:
             state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
             checked = None if check is None else check.state()
             so_far = {"mean": mean, "step": step + 1, "plateau": plateau.state(), "check": checked}
             save({**state, **so_far}, checkpoint)
-            clock.save()
+            run.clock.save()
             curve.flush()
             saved = time.monotonic()
-    if processes.first:
+    if run.processes.first:
         curve.flush()
     network.load_state_dict(mean if check is None else check.best(mean))
     return network
