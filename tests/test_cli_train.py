@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from slides_made import discs, write_slide
 from test_cli import refused, run
 
-from wsiseg.cli.train import CLICKED_HALF_WAY
+from wsiseg.cli.train import HALF_WAY
 from wsiseg.models import describe
 
 CONFIG = """
@@ -58,7 +58,7 @@ def test_few_clicks_take_a_model_part_of_the_way(clicked: Path) -> None:
     told = run(*given[:-1], "-o", clicked / "second", "--from", clicked / "first/model")
     assert told.exit_code == 0, told.output
     clicks = len(json.loads((clicked / "a.geojson").read_text())["features"][1]["geometry"]["coordinates"])
-    share = clicks / (clicks + CLICKED_HALF_WAY)
+    share = clicks / (clicks + HALF_WAY)
     assert f"{clicks} clicked nuclei take the model {share:.0%} of the way" in told.output.replace("\n", " ")
     taught = torch.load(clicked / "second/spn.pt", weights_only=True)
     given_out = load_file(clicked / "second/model/spn.safetensors")

@@ -18,10 +18,10 @@ CORRECTION_CROPS = 2_000
 """Of each stage, where corrected nuclei train a model further: a few minutes on two cores."""
 
 HALF_WAY = 100
-"""Changed nuclei with which a model goes half of the way to what was made of it; more take it further."""
+"""Clicked or changed nuclei with which a model goes half of the way to what was made of it; more take it further.
 
-CLICKED_HALF_WAY = 66
-"""Clicked nuclei with which a model goes half of the way: chosen on validation images (`benchmarks/accuracy/README.md`)."""
+Chosen on validation images (`benchmarks/accuracy/README.md`): a few make of a good model a worse one on other tissue.
+"""
 
 AREAS = 1.5
 """Corrected areas with which a model goes half of the way at most: however many nuclei, one place teaches its own look."""
@@ -158,7 +158,7 @@ def train(
         return
     final = {name: networks[name] for name in recipe.networks(settings.settings)}
     if config is not None and begin is not None and alike(begin, final):
-        share = points / (points + CLICKED_HALF_WAY)
+        share = points / (points + HALF_WAY)
         final = blended(begin, final, share)
         say(f"{points:,} clicked nuclei take the model {share:.0%} of the way to what was made of it")
     elif config is None and begin is not None and start is not None:
