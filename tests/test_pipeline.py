@@ -26,7 +26,7 @@ from wsiseg.execute import Executor, cores, dask_local, threads
 from wsiseg.export.zarr import read_store
 from wsiseg.job import Job
 from wsiseg.measure import AMBIGUOUS
-from wsiseg.models import ModelRef
+from wsiseg.models import ModelRef, describe
 from wsiseg.nuclei import NucleusTable
 from wsiseg.outlines import read_outlines
 from wsiseg.outputs import convert
@@ -38,7 +38,7 @@ from wsiseg.result import pieces, to_level0
 from wsiseg.slides.slide import SlideRef
 from wsiseg.stitch import claim, computed_cores, resolve
 from wsiseg.store import WorkingStore, to_arrays, working_store
-from wsiseg.survey import touched
+from wsiseg.survey import survey, touched
 from wsiseg.tiling import Tile, TilePlan, make_plan
 
 SHAPE = (500, 420)
@@ -282,6 +282,10 @@ def test_only_nuclei_inside_the_regions_are_kept(
     assert near.sum() >= inside.sum() - 2
     assert result.survey.plan.n_tiles < 4 * 4
     assert len(result.info.regions) == 1
+    # Pixels of the thumbnail that a region meets in part count in part: densities are made of this.
+    small = roi_file(tmp_path / "small.geojson", 101, 150, 122, 161)
+    found = survey(SlideRef(str(slide)), describe(model), roi=small)
+    assert found.tissue_mm2 == pytest.approx(21 * 11 * found.mpp**2 / 1e6, rel=0.1)
 
 
 def test_specks_off_the_tissue_are_left_out_by_tiles_of_any_size(

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from wsiseg.errors import RegionError
-from wsiseg.regions import Region, read_regions, region_contains, region_mask, trace_mask
+from wsiseg.regions import (
+    Region,
+    crossed,
+    read_regions,
+    region_contains,
+    region_coverage,
+    region_mask,
+    trace_mask,
+)
 
 RING = [[10, 20], [110, 20], [110, 70], [10, 70], [10, 20]]
 HOLE = [[30, 30], [50, 30], [50, 50], [30, 50], [30, 30]]
@@ -72,15 +80,46 @@ def test_mask_and_points_agree_and_holes_are_out():
     np.testing.assert_array_equal(region_contains([region], centres).reshape(50, 60), mask)
 
 
-@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=7, unique=True))
-def test_inside_is_what_shapely_says(corners):
-    ring = shapely.MultiPoint(corners).convex_hull
+corners = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=7, unique=True)
+
+
+@given(corners)
+def test_inside_is_where_an_odd_number_of_edges_lies_on_one_side(outer):
+    ring = np.array(outer, float)  # a hand may cross its own line
+    points = np.random.default_rng(0).uniform(-2, 32, (60, 2))
+    odd = np.zeros(60, bool)
+    for (y0, x0), (y1, x1) in zip(ring, np.roll(ring, -1, 0), strict=True):
+        for n, (y, x) in enumerate(points):
+            odd[n] ^= (y0 > y) != (y1 > y) and x < x0 + (y - y0) * (x1 - x0) / (y1 - y0)
+    assert region_contains([Region(ring)], points).tolist() == odd.tolist()
+
+
+def test_of_two_regions_that_meet_one_has_a_point_between_them():
+    left, right = (Region(np.array([[0, x], [0, x + 4], [6, x + 4], [6, x]], float)) for x in (0, 4))
+    points = np.stack(np.meshgrid(np.arange(6.0), np.arange(8.0), indexing="ij"), -1).reshape(-1, 2)
+    shares = [region_contains([region], points) for region in (left, right)]
+    assert [share.sum() for share in shares] == [24, 24]
+    assert (shares[0] ^ shares[1]).all()
+
+
+@given(corners, st.floats(1, 12))
+def test_coverage_adds_up_to_the_area(outer, scale):
+    ring = shapely.MultiPoint(outer).convex_hull
     if ring.geom_type != "Polygon":
         return
-    points = np.random.default_rng(0).uniform(-2, 32, (60, 2))
-    region = Region(np.array(ring.exterior.coords)[:-1, ::-1])
-    expected = [ring.contains(shapely.Point(x, y)) for y, x in points]
-    assert region_contains([region], points).tolist() == expected
+    region = Region(np.array(ring.exterior.coords)[:-1])
+    cover = region_coverage([region], (32, 32), scale=scale)
+    assert 0 <= cover.min() <= cover.max() <= 1
+    # A pixel on the edge is right to a part or two of sixteen.
+    on_edge = crossed([region], (32, 32), scale=scale)
+    assert abs(cover.sum() * scale**2 - ring.area) <= (0.1 * on_edge.sum() + 0.1) * scale**2
+    np.testing.assert_array_equal(cover[~on_edge], region_mask([region], (32, 32), scale=scale)[~on_edge])
+
+
+def test_a_region_far_larger_than_the_slide_covers_it_at_no_cost():
+    region = Region(np.array([[-1e12, -1e12], [1e12, -1e12], [1e12, 1e12], [-1e12, 1e12]]))
+    assert (region_coverage([region], (8, 9), scale=16) == 1).all()
+    assert not crossed([region], (8, 9), scale=16).any()
 
 
 @given(hnp.arrays(bool, (8, 9)))

@@ -162,7 +162,7 @@ def segment_slide(
     )
     give_back(beyond=0)  # pictures of the whole slide are not needed any more
     log.info(
-        "%s: %d x %d px of %.4g um, %.2f mm2 of tissue, %d tiles",
+        "%s: %d x %d px of %.4g um, %.4g mm2 of tissue, %d tiles",
         *(slide, *found.shape[::-1], found.mpp, found.tissue_mm2, found.plan.n_tiles),
     )
     if not found.tissue_mm2:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.measure import find_contours
@@ -14,8 +16,15 @@ from skimage.measure import find_contours
 from wsiseg.errors import RegionError
 from wsiseg.features import Geometry, read_geometries
 
+TIE = 1e-6
+"""Pixels by which a point on an outline counts as below and to the right of it: of two regions that meet, one has it."""
+PARTS = 4
+"""Into how many parts, each way, a pixel that an outline crosses is cut to see how much of it lies inside."""
+STRIDE = 1 / PARTS
+"""Pixels between the points of an outline that are looked at, to find the pixels that it runs through."""
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(frozen=True, eq=False)
 class Region:
     """One polygon.
 
@@ -27,6 +36,13 @@ class Region:
     exterior: NDArray[np.float64]
     holes: tuple[NDArray[np.float64], ...] = ()
     name: str = ""
+
+    @cached_property
+    def polygon(self) -> shapely.Polygon:
+        """Its area in (y, x), with an index of its edges: outlines drawn by hand have thousands."""
+        polygon = shapely.Polygon(self.exterior, self.holes)
+        shapely.prepare(polygon)
+        return polygon
 
 
 def read_regions(path: Path) -> tuple[Region, ...]:
@@ -75,13 +91,37 @@ def _ring(coordinates: Sequence[Sequence[float]]) -> NDArray[np.float64]:
 def region_mask(regions: Sequence[Region], shape: tuple[int, int], *, scale: float) -> NDArray[np.bool_]:
     """Which pixels of a raster have their centre inside; `scale` is level-0 pixels per raster pixel."""
     mask = np.zeros(shape, bool)
-    y, x = np.mgrid[: shape[0], : shape[1]]
     for region in regions:
         low = np.maximum(0, np.floor(region.exterior.min(0) / scale).astype(int))
         high = np.minimum(shape, np.ceil(region.exterior.max(0) / scale).astype(int))
-        box = (slice(low[0], max(low[0], high[0])), slice(low[1], max(low[1], high[1])))
-        centres = (np.stack([y[box], x[box]], axis=-1).reshape(-1, 2) + 0.5) * scale
-        mask[box] |= _inside(region, centres).reshape(mask[box].shape)
+        box = mask[low[0] : max(low[0], high[0]), low[1] : max(low[1], high[1])]
+        centres = (np.moveaxis(np.indices(box.shape), 0, -1).reshape(-1, 2) + low + 0.5) * scale
+        box |= _inside(region, centres).reshape(box.shape)
+    return mask
+
+
+def region_coverage(
+    regions: Sequence[Region], shape: tuple[int, int], *, scale: float
+) -> NDArray[np.float64]:
+    """(H, W) share of each pixel of a raster that lies inside, 0 to 1; `scale` is level-0 pixels per raster pixel."""
+    cover = region_mask(regions, shape, scale=scale).astype(np.float64)
+    on_edge = np.argwhere(crossed(regions, shape, scale=scale))
+    middles = (np.moveaxis(np.indices((PARTS, PARTS)), 0, -1).reshape(-1, 2) + 0.5) / PARTS
+    points = (on_edge[:, None] + middles).reshape(-1, 2) * scale
+    cover[tuple(on_edge.T)] = region_contains(regions, points).reshape(-1, PARTS**2).mean(1)
+    return cover
+
+
+def crossed(regions: Sequence[Region], shape: tuple[int, int], *, scale: float) -> NDArray[np.bool_]:
+    """Pixels of a raster that outlines run through; `scale` is level-0 pixels per raster pixel."""
+    mask = np.zeros(shape, bool)
+    for region in regions:
+        for ring in (region.exterior, *region.holes):
+            whole = shapely.LineString(np.concatenate([ring, ring[:1]]) / scale)
+            line = shapely.clip_by_rect(whole, -1, -1, shape[0] + 1, shape[1] + 1)
+            y, x = np.floor(shapely.get_coordinates(shapely.segmentize(line, STRIDE))).astype(np.int64).T
+            seen = (y >= 0) & (x >= 0) & (y < shape[0]) & (x < shape[1])
+            mask[y[seen], x[seen]] = True
     return mask
 
 
@@ -94,24 +134,9 @@ def region_contains(regions: Sequence[Region], points: NDArray[np.floating]) -> 
 
 
 def _inside(region: Region, points: NDArray[np.floating]) -> NDArray[np.bool_]:
-    inside = np.zeros(len(points), bool)
-    near = np.flatnonzero(((points >= region.exterior.min(0)) & (points <= region.exterior.max(0))).all(1))
-    odd = np.zeros(len(near), bool)
-    for ring in (region.exterior, *region.holes):
-        odd ^= _crossings(ring, points[near])
-    inside[near] = odd
+    y, x = points.astype(np.float64).T + TIE
+    inside: NDArray[np.bool_] = shapely.contains_xy(region.polygon, y, x)
     return inside
-
-
-def _crossings(ring: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Whether a ray from each point along x crosses the ring an odd number of times."""
-    odd = np.zeros(len(points), bool)
-    y, x = points[:, 0], points[:, 1]
-    for (y0, x0), (y1, x1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
-        spans = (y0 > y) != (y1 > y)
-        if spans.any():
-            odd ^= spans & (x < x0 + (y - y0) * (x1 - x0) / (y1 - y0 if y1 != y0 else 1.0))
-    return odd
 
 
 def trace_mask(mask: NDArray[np.bool_], *, scale: float, name: str = "Tissue") -> tuple[Region, ...]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import mean
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -18,7 +17,7 @@ from wsiseg.deconvolution import StainChoice, Stains, estimated
 from wsiseg.errors import RegionError
 from wsiseg.geometry import Rect
 from wsiseg.models import ModelCard
-from wsiseg.regions import Region, read_regions, region_contains, region_mask, trace_mask
+from wsiseg.regions import Region, crossed, read_regions, region_contains, region_coverage, trace_mask
 from wsiseg.slides.opening import fingerprint, open_slide, resolve_mpp
 from wsiseg.slides.resample import PlanView, thumbnail
 from wsiseg.slides.slide import Slide, SlideRef
@@ -136,8 +135,8 @@ def survey(
         chosen = None if stains is None else stains.stains
         if stains is not None and stains.estimate:
             chosen = estimated(stains.stains, tissue_pixels(opened, mpp, mask, seen_mpp))
-        inside = region_mask(wanted, mask.shape, scale=seen_mpp / mpp) if wanted else mask
-        where = touched(wanted, inside, scale=seen_mpp / mpp) if wanted else mask
+        share = region_coverage(wanted, mask.shape, scale=seen_mpp / mpp) if wanted else mask
+        where = touched(wanted, share > 0, scale=seen_mpp / mpp) if wanted else mask
         return Survey(
             slide=slide,
             fingerprint=fingerprint(slide.path),
@@ -150,7 +149,7 @@ def survey(
             regions=wanted or trace_mask(mask, scale=seen_mpp / mpp),
             tissue=mask,
             tissue_mpp=seen_mpp,
-            tissue_mm2=float((mask & inside).sum()) * seen_mpp**2 / 1e6,
+            tissue_mm2=float((mask * share).sum()) * seen_mpp**2 / 1e6,
             properties=dict(opened.properties),
             plan=make_plan(
                 view.shape,
@@ -171,16 +170,11 @@ def meets(region: Region, shape: tuple[int, int]) -> bool:
 
 
 def touched(regions: Sequence[Region], inside: NDArray[np.bool_], *, scale: float) -> NDArray[np.bool_]:
-    """Pixels that regions may meet: those `inside` by their centre, those on an edge, and all around them.
+    """Pixels that regions may meet: those `inside`, those on an edge, and all around them.
 
     A region may be smaller than a pixel, or thinner; `scale` is level-0 pixels per pixel.
     """
-    where = inside.copy()
-    for region in regions:
-        ring = shapely.linestrings(np.concatenate([region.exterior, region.exterior[:1]]) / scale)
-        edges = np.floor(shapely.get_coordinates(shapely.segmentize(ring, 1.0))).astype(np.int64)
-        y, x = edges[((edges >= 0) & (edges < where.shape)).all(1)].T
-        where[y, x] = True
+    where = inside | crossed(regions, inside.shape, scale=scale)
     return ndimage.binary_dilation(where, np.ones((3, 3), bool))
 
 

@@ -95,7 +95,7 @@ def show(found: Survey, memory: float, seconds: float) -> None:
         **said(found.properties),
         "read": f"level {found.level} of {found.levels}, resampled to {found.plan.mpp:.4g} um/px "
         f"({plan_width:,} x {plan_height:,} px)",
-        "tissue": f"{found.tissue_mm2:.2f} mm2, pieces: {len(found.regions)}",
+        "tissue": f"{found.tissue_mm2:,.4g} mm2, pieces: {len(found.regions)}",
         "tiles": f"{found.plan.n_tiles:,} of {found.plan.core} px with a halo of {found.plan.halo}",
         "memory": f"about {memory / 1e9:.1f} GB",
         "time": f"about {readable(seconds)} on this machine's processors",

@@ -142,7 +142,7 @@ def segment(
         survey = result.survey
         say(
             f"{', '.join(map(str, output))}: {result.count:,} nuclei, {survey.plan.n_tiles:,} tiles, "
-            f"{survey.tissue_mm2:.2f} mm2 of tissue, {time.monotonic() - began:.0f} s"
+            f"{survey.tissue_mm2:,.4g} mm2 of tissue, {time.monotonic() - began:.0f} s"
         )
         if len(result.classes) > 1:
             say(shares(result.classes))

@@ -19,7 +19,7 @@ from wsiseg.export.zarr import read_store
 from wsiseg.geometry import Rect
 from wsiseg.measure import AMBIGUOUS
 from wsiseg.nuclei import NucleusTable
-from wsiseg.regions import region_mask
+from wsiseg.regions import region_coverage, region_mask
 from wsiseg.report import checks, pictures
 from wsiseg.report.page import page
 from wsiseg.report.summary import FIELD_UM, Summary, summarise
@@ -79,14 +79,15 @@ def report_slide(slide: SlideRef, store: Path) -> tuple[str, Summary, tuple[chec
         summary = summarise(tables, info, opened.shape, expected=sum(len(table) for table in counted))
         picture, seen_mpp = thumbnail(opened, info.mpp, mpp=max(opened.shape) * info.mpp / PICTURE)
         scale = seen_mpp / info.mpp
-        tissue = region_mask(info.regions, picture.shape[:2], scale=scale)
+        share = region_coverage(info.regions, picture.shape[:2], scale=scale)
+        mm2 = float(share.sum()) * seen_mpp**2 / 1e6
         fields = region_mask(info.regions, summary.density.shape, scale=summary.field)
         flagged = checks.ambiguity(summary.columns.get(AMBIGUOUS))
         found = (
             checks.focus(list(sharpnesses(opened, summary, info))),
             checks.ink(picture, seen_mpp),
             checks.emptiness(summary, fields),
-            checks.density(summary.count, float(tissue.sum()) * seen_mpp**2 / 1e6),
+            checks.density(summary.count, mm2),
             checks.pixel_size(summary.median_area, info.mpp),
             *((flagged,) if flagged else ()),
         )
@@ -98,7 +99,7 @@ def report_slide(slide: SlideRef, store: Path) -> tuple[str, Summary, tuple[chec
     text = page(
         "slide.html",
         name=Path(slide.path).name,
-        facts=facts(opened.shape, info, summary, float(tissue.sum()) * seen_mpp**2 / 1e6),
+        facts=facts(opened.shape, info, summary, mm2),
         classes=summary.classes if len(summary.classes) > 1 else {},
         checks=found,
         tissue=pictures.as_jpeg(outlined),
@@ -118,7 +119,7 @@ def facts(
     height, width = shape
     return [
         ("nuclei", f"{summary.count:,}"),
-        ("tissue", f"{tissue_mm2:.2f} mm²"),
+        ("tissue", f"{tissue_mm2:,.4g} mm²"),
         ("nuclei per mm²", f"{summary.count / tissue_mm2:,.0f}" if tissue_mm2 else "–"),
         ("median area", f"{summary.median_area:.0f} µm²" if summary.count else "–"),
         ("slide", f"{width:,} × {height:,} px of {info.mpp:.4g} µm"),
