@@ -9,7 +9,7 @@ from sklearn.cluster import MeanShift
 from sklearn.metrics import adjusted_rand_score
 
 from wsiseg import compiled, loops
-from wsiseg.cluster import cluster_anchored, cluster_free
+from wsiseg.cluster import _modes, _modes_dense, cluster_anchored, cluster_free
 from wsiseg.instances import instances, without_background
 
 SCALE = 0.15
@@ -133,6 +133,18 @@ def test_moved_by_whole_blocks_nothing_changes(rows, columns):
     labels, offsets = drawn(48, 5)
     moved = anchored(offsets, labels > 0, (64 * rows, 64 * columns))
     np.testing.assert_array_equal(moved, anchored(offsets, labels > 0))
+
+
+@pytest.mark.skipif(not compiled.AVAILABLE, reason="there is nothing to compare with")
+def test_both_ways_without_an_anchor_find_the_same():
+    rng = np.random.default_rng(0)
+    kind = rng.integers(0, 7, 6000)
+    pixels = (rng.normal(0, 3, (7, 6))[kind] + rng.normal(0, 0.3, (6000, 6))).astype(np.float32)
+    points = pixels[::8]
+    looped = _modes(pixels, points, points[::4], 1.5)
+    dense = _modes_dense(pixels, points, points[::4], 1.5, device="cpu")
+    assert adjusted_rand_score(looped, dense) > 0.999
+    assert adjusted_rand_score(looped, kind) > 0.999
 
 
 def test_without_an_anchor_and_with_background_as_a_cluster():
