@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -71,7 +72,7 @@ def main() -> None:
         )
 
 
-def draw(rows: list[dict[str, object]], path: Path) -> None:
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """AJI over the number of clicks, a line for each start, as a picture."""
     figure = Figure(figsize=(5, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -174,7 +175,7 @@ def square_of(points: NDArray[np.float64], side: int, count: int) -> Rect:
 
 def run(
     options: argparse.Namespace, manifest: Path, count: int, start: str, clicked: list[tuple[Sample, Rect]]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Train, segment and score once; what an earlier run finished is taken from its file."""
     folder = options.output / f"{count}-from-{Path(start).name}"
     report = folder / "report.json"

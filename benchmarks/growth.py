@@ -148,7 +148,7 @@ def one(slide: Path, output: Path, model: str | None) -> None:
     """Segment one slide and print how long its tiles took."""
     keep_memory()
     if model is None:
-        spn_ien.maps = stand_in
+        spn_ien.maps = stand_in  # type: ignore[assignment]  # which networks they are does not matter to it
     moments: list[tuple[float, float, int]] = []
 
     def watch(now: Progress) -> None:

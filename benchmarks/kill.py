@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from wsiseg.models import DEFAULT
 
@@ -148,7 +149,7 @@ class Run:
 
 def killed(
     options: argparse.Namespace, folder: Path, expected: str, after: int, *, writing: bool, wait: float
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """One run that is killed `wait` seconds after so many tasks or while it writes, resumed and compared."""
     run = Run(options, folder)
     run.wait_for(run.writing if writing else lambda: run.kept() >= after)

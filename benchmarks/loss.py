@@ -37,7 +37,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     images, marks = batch(options.data / "multiorgan")
     settings = spn_ien.Settings()
-    network = spn_ien.networks(settings)["ien"]().to(memory_format=torch.channels_last).train()
+    network = spn_ien.networks(settings)["ien"]()
+    network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks it
     passes, losses = [], []
     for step in range(options.steps + 2):  # the first two warm up
         rng = np.random.default_rng(step)

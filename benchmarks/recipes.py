@@ -251,10 +251,11 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         for fold in (validation, test)
     )
     best, _ = choose(held_out, model)
+    tested = scores(last, model, recipe, networks, best)
     kept = {
         "row": name,
         "seed": seed,
-        "test": scores(last, model, recipe, networks, best),
+        "test": tested,
         "validation": scores(held_out, model, recipe, networks, best),
         "chosen": asdict(best),
         "batch": budget.BATCH,
@@ -263,7 +264,7 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         "commit": commit(),
     }
     write_text(report, json.dumps(kept, indent=1) + "\n")
-    print(f"{name}, seed {seed}: AJI (authors) {kept['test']['AJI (authors)']:.4f}", flush=True)
+    print(f"{name}, seed {seed}: AJI (authors) {tested['AJI (authors)']:.4f}", flush=True)
 
 
 def changed(row: Row, name: str) -> Config:

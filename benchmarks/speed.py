@@ -26,10 +26,12 @@ import numpy as np
 import torch
 
 from wsiseg import measure, pipeline, polygons, predict, store
+from wsiseg.computing import compute
 from wsiseg.execute import cores, threads
 from wsiseg.geometry import Rect
 from wsiseg.memory import keep_memory
 from wsiseg.models import DEFAULT, ModelRef, find_model
+from wsiseg.networks.forward import to_tensor
 from wsiseg.slides import resample
 from wsiseg.slides.opening import open_slide
 from wsiseg.slides.slide import SlideRef
@@ -62,7 +64,7 @@ def main() -> None:
     for stage, places in STAGES.items():
         for holder, name in places:
             setattr(holder, name, clock.timed(stage, getattr(holder, name)))
-    pipeline.compute = clock.waited("stitch", pipeline.compute)
+    pipeline.compute = clock.waited("stitch", compute)  # type: ignore[attr-defined]  # where it is looked up
     with tempfile.TemporaryDirectory(prefix="wsiseg-speed-") as place:
         began = time.perf_counter()
         result = pipeline.segment_slide(
@@ -188,7 +190,7 @@ def networks_alone(options: argparse.Namespace, survey: Any, model: predict.Mode
             batch = tiles[i : i + size]
             origins = [(tile.outer.y0, tile.outer.x0) for tile in batch]
             networks = partial(model.recipe.maps, model.networks, model.settings)
-            networks(predict.to_tensor(np.stack([image] * len(batch))), origins)
+            networks(to_tensor(np.stack([image] * len(batch))), origins)
         return len(tiles)
 
     # An equal share for each worker: the ceiling waits for nobody.
