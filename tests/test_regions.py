@@ -110,7 +110,7 @@ def test_coverage_adds_up_to_the_area(outer, scale):
     region = Region(np.array(ring.exterior.coords)[:-1])
     cover = region_coverage([region], (32, 32), scale=scale)
     assert 0 <= cover.min() <= cover.max() <= 1
-    # A pixel on the edge is right to a part or two of sixteen.
+    # A pixel on the edge is right to a few parts of 64.
     on_edge = crossed([region], (32, 32), scale=scale)
     assert abs(cover.sum() * scale**2 - ring.area) <= (0.1 * on_edge.sum() + 0.1) * scale**2
     np.testing.assert_array_equal(cover[~on_edge], region_mask([region], (32, 32), scale=scale)[~on_edge])

@@ -18,7 +18,7 @@ from wsiseg.features import Geometry, read_geometries
 
 TIE = 1e-6
 """Pixels by which a point on an outline counts as below and to the right of it: of two regions that meet, one has it."""
-PARTS = 4
+PARTS = 8
 """Into how many parts, each way, a pixel that an outline crosses is cut to see how much of it lies inside."""
 STRIDE = 1 / PARTS
 """Pixels between the points of an outline that are looked at, to find the pixels that it runs through."""

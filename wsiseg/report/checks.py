@@ -105,7 +105,7 @@ def density(count: int, tissue_mm2: float) -> Check:
     if not tissue_mm2:
         return Check("Density", "look", "there is no tissue")
     per = count / tissue_mm2
-    said = f"{per:,.0f} nuclei per mm² of tissue"
+    said = f"{per:,.0f} nuclei per mm² of what was processed"
     if per < FEW:
         return Check("Density", "look", f"{said}: very few")
     if per > MANY:

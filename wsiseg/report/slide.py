@@ -119,7 +119,7 @@ def facts(
     height, width = shape
     return [
         ("nuclei", f"{summary.count:,}"),
-        ("tissue", f"{tissue_mm2:,.4g} mm²"),
+        ("processed", f"{tissue_mm2:,.4g} mm²"),
         ("nuclei per mm²", f"{summary.count / tissue_mm2:,.0f}" if tissue_mm2 else "–"),
         ("median area", f"{summary.median_area:.0f} µm²" if summary.count else "–"),
         ("slide", f"{width:,} × {height:,} px of {info.mpp:.4g} µm"),
