@@ -243,14 +243,14 @@ def with_sigma(images: list[TrainingImage]) -> list[TrainingImage]:
 
 
 def scores(samples: list[Sample], model: Model, best: Choice) -> dict[str, float]:
-    """Means over the images at a row's own best numbers, and the seconds an image that grouping took."""
+    """Means over the images at a row's own best numbers, and the seconds of a processor that grouping an image took."""
     rows, seconds = [], 0.0
     for sample in samples:
         maps, inside = model.predict_whole(sample.image)
         frame = Rect(0, 0, *maps.prob.shape[1:])
-        began = time.perf_counter()
+        began = time.process_time()
         labels, _ = model.group(maps, frame, threshold=best.threshold, min_area=best.min_area)
-        seconds += time.perf_counter() - began
+        seconds += time.process_time() - began
         found, truth = labels[inside], sample.labels
         assert truth is not None
         rows.append(
