@@ -31,7 +31,7 @@ SEED = (2, 2)
 """Rows and columns of plan pixels that make one seed: where nuclei are unclear, coarser ones miss heavy modes."""
 
 ALIKE = 0.1
-"""Seeds within this share of the bandwidth, after the first shift or at the end of the first search, go on as one."""
+"""Seeds within this share of the bandwidth, after one of the first shifts or at the end of the first search, go on as one."""
 
 
 def cluster_anchored(
@@ -122,7 +122,7 @@ def cluster_free(
     device: str = "cpu",
     share: int = 8,
 ) -> NDArray[np.int32]:
-    """Clusters of embeddings without an anchor (`input` and `patch` form): every seed meets every point.
+    """Clusters of embeddings without an anchor (`input` and `patch` form).
 
     One in `share` foreground pixels is a point, one in four points a seed. Returns as `cluster_anchored`.
     """
