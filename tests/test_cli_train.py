@@ -60,6 +60,7 @@ def test_few_clicks_take_a_model_part_of_the_way(clicked: Path) -> None:
     clicks = len(json.loads((clicked / "a.geojson").read_text())["features"][1]["geometry"]["coordinates"])
     share = clicks / (clicks + HALF_WAY)
     assert f"{clicks} clicked nuclei take the model {share:.0%} of the way" in told.output.replace("\n", " ")
+    assert ("so few seldom" in told.output) == (clicks < HALF_WAY)
     taught = torch.load(clicked / "second/spn.pt", weights_only=True)
     given_out = load_file(clicked / "second/model/spn.safetensors")
     way = [(given_out[n] - first[n], w - first[n]) for n, w in taught.items() if w.is_floating_point()]

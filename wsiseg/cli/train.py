@@ -160,7 +160,8 @@ def train(
     if config is not None and begin is not None and alike(begin, final):
         share = points / (points + HALF_WAY)
         final = blended(begin, final, share)
-        say(f"{points:,} clicked nuclei take the model {share:.0%} of the way to what was made of it")
+        few = f"; so few seldom make it better: click {2 * HALF_WAY}" if points < HALF_WAY else ""
+        say(f"{points:,} clicked nuclei take the model {share:.0%} of the way to what was made of it{few}")
     elif config is None and begin is not None and start is not None:
         areas = [image.sample for image in images if image.sample.outlines is not None]
         made = changed(settings.recipe, start, areas, own_device)
