@@ -359,7 +359,8 @@ def table(
         of_row = [k for k in kept if k["row"] == name]
         if of_row:
             cells = [told(values(of_row, metric)) for metric in metrics]
-            whole = [k["minutes"] for k in of_row if k["minutes"] is not None]
+            # What a row took from another one was trained there.
+            whole = [k["minutes"] for k in of_row if k["minutes"] is not None and row.same is None]
             minutes = f"{np.mean(whole):.0f}" if whole else ""
             end = f" {row.published} |" * published
             what = budget.told(row.told, of_row)
