@@ -85,10 +85,15 @@ def _embed(
     index = np.flatnonzero(mask)
     if compiled.AVAILABLE and offsets.dtype == np.float16:
         return loops.embed(offsets.view(np.uint16), HALVES, index, start, scale), index
-    embedded = np.ascontiguousarray(offsets.reshape(len(offsets), -1)[:, index].T, dtype=np.float32)
+    embedded = _rows(offsets, index)
     y, x = np.divmod(index, mask.shape[1])
     embedded[:, :2] += np.stack([y + start[0], x + start[1]], axis=1).astype(np.float32) * np.float32(scale)
     return embedded, index
+
+
+def _rows(maps: NDArray[np.floating], index: NDArray[np.int64]) -> NDArray[np.float32]:
+    """(N, D) float32 of maps (D, H, W) at flat indices of pixels."""
+    return np.ascontiguousarray(maps.reshape(len(maps), -1)[:, index].T, dtype=np.float32)
 
 
 def _cell_means(
@@ -130,7 +135,7 @@ def cluster_free(
     index = np.flatnonzero(foreground)
     if not len(index):
         return clusters
-    pixels = np.ascontiguousarray(embedding.reshape(len(embedding), -1)[:, index].T, dtype=np.float32)
+    pixels = _rows(embedding, index)
     points = pixels[::share]
     search = _modes if device == "cpu" and compiled.AVAILABLE else partial(_modes_dense, device=device)
     clusters.reshape(-1)[index] = search(pixels, points, points[::4], bandwidth) + 1

@@ -95,7 +95,7 @@ def region_mask(regions: Sequence[Region], shape: tuple[int, int], *, scale: flo
         low = np.maximum(0, np.floor(region.exterior.min(0) / scale).astype(int))
         high = np.minimum(shape, np.ceil(region.exterior.max(0) / scale).astype(int))
         box = mask[low[0] : max(low[0], high[0]), low[1] : max(low[1], high[1])]
-        centres = (np.moveaxis(np.indices(box.shape), 0, -1).reshape(-1, 2) + low + 0.5) * scale
+        centres = (_middles(box.shape) + low) * scale
         box |= _inside(region, centres).reshape(box.shape)
     return mask
 
@@ -106,10 +106,15 @@ def region_coverage(
     """(H, W) share of each pixel of a raster that lies inside, 0 to 1; `scale` is level-0 pixels per raster pixel."""
     cover = region_mask(regions, shape, scale=scale).astype(np.float64)
     on_edge = np.argwhere(crossed(regions, shape, scale=scale))
-    middles = (np.moveaxis(np.indices((PARTS, PARTS)), 0, -1).reshape(-1, 2) + 0.5) / PARTS
-    points = (on_edge[:, None] + middles).reshape(-1, 2) * scale
+    points = (on_edge[:, None] + _middles((PARTS, PARTS)) / PARTS).reshape(-1, 2) * scale
     cover[tuple(on_edge.T)] = region_contains(regions, points).reshape(-1, PARTS**2).mean(1)
     return cover
+
+
+def _middles(shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """(H * W, 2) middles of the pixels of a raster, as (y, x), in reading order."""
+    corners: NDArray[np.float64] = np.moveaxis(np.indices(shape, np.float64), 0, -1).reshape(-1, 2)
+    return corners + 0.5
 
 
 def crossed(regions: Sequence[Region], shape: tuple[int, int], *, scale: float) -> NDArray[np.bool_]:
