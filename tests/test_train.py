@@ -181,6 +181,33 @@ def test_refreshed_labels_have_no_halos(images):
     assert 0.8 * true < narrow.sum() < 1.3 * true
 
 
+def test_traced_labels_are_better_than_what_the_teacher_sees(images):
+    """The teacher draws each disc three pixels too small; the points' nuclei are traced on the image, for both networks."""
+
+    class Small(Dark):
+        def forward(self, x):
+            return super().forward(torch.nn.functional.max_pool2d(x, 7, 1, 3))
+
+    sample = images[0].sample
+    pieces, _ = ndimage.label(sample.image[..., 0] < 0.7 * 255)
+    y, x = np.floor(sample.points).astype(int).T
+    networks = {"spn_first": Small(), "spn": Small()}
+
+    def meet(labels, number, piece):
+        return (labels[pieces == piece] == number).sum() / ((labels == number) | (pieces == piece)).sum()
+
+    for trace, least, most in ((0, 0, 0.6), (7, 0.8, 1)):
+        semantic = _point_targets.refreshed_targets(0.5, sample, {}, networks, trace=trace)
+        numbered = _point_targets.instance_targets(0.5, None, sample, {}, networks, trace=trace)[0]
+        for number, piece in enumerate(pieces[y, x], 1):
+            assert least <= meet(numbered, number, piece) <= most
+        if trace:
+            assert ((semantic[0] == NUCLEUS) == (numbered > 0)).mean() > 0.98
+    beside = _point_targets.instance_targets(0.5, 0.3, sample, {}, networks, trace=7)[0]
+    assert (beside[numbered > 0] == numbered[numbered > 0]).all()
+    assert set(np.unique(beside)) - {0} == {*range(1, len(y) + 2)}
+
+
 def test_weights_go_part_of_the_way(images, tmp_path):
     (spn, _) = spn_ien.stages(SETTINGS)
     schedule = Schedule(crops=4, batch=2, size=64)

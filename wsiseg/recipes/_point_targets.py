@@ -22,6 +22,7 @@ from wsiseg.pseudo_labels import (
 from wsiseg.recipes._encodings import local_cluster_labels
 from wsiseg.samples import Sample
 from wsiseg.stages import Networks, Options
+from wsiseg.tracing import traced
 
 REFRESH_MARGIN = 0.1
 """Probabilities this near to the refreshed threshold teach nothing: there the first network was unsure."""
@@ -93,6 +94,7 @@ def refreshed_targets(
     settle: tuple[int, int] = (0, 0),
     smooth: float = 2.0,
     least_edge: float = 0.0,
+    trace: float = 0.0,
     teacher: str = "spn_first",
 ) -> NDArray[np.int8]:
     """(2, H, W) int8: labels from what the first SPN, the `teacher`, sees and the points confirm, and the Voronoi labels.
@@ -103,6 +105,9 @@ def refreshed_targets(
     (`wsiseg.halos`); else what lies near the threshold is not labelled. The Voronoi cell of a point that it misses keeps
     its first labels: a click is there to teach a nucleus, not background. An image of whose points it misses more than
     half is of a tissue or a stain that it never saw: all of that keeps its first labels.
+
+    With `trace`, the radius in pixels of a typical nucleus, every point's nucleus is traced along the edges of the image
+    instead (`wsiseg.tracing`).
     """
     shape = sample.image.shape[:2]
     if not len(sample.points):
@@ -117,7 +122,10 @@ def refreshed_targets(
     if missed[1:].mean() > 1 - KNOWN:
         return semantic_targets(sample, options, trained)
     refreshed = np.full(shape, BACKGROUND, np.int8)
-    if any(settle):
+    if trace:
+        refreshed[traced_instances(sample, probability, trace) > 0] = NUCLEUS
+        missed[:] = False
+    elif any(settle):
         inner, outer = settle
         red = np.ascontiguousarray(sample.image[..., 0])
         strength = edge_strength(red)
@@ -136,16 +144,33 @@ def refreshed_targets(
     return labels if sample.roi is None else labels * sample.roi
 
 
+def traced_instances(sample: Sample, probability: NDArray[np.floating], radius: float) -> NDArray[np.int32]:
+    """(H, W) int32: 1..N the points' nuclei, traced on the image (`wsiseg.tracing`)."""
+    height, width = sample.image.shape[:2]
+    red = np.ascontiguousarray(sample.image[..., 0])
+    cells = voronoi_cells(sample.points, (height, width))
+    return traced(red, sample.points, probability, cells, radius=radius)
+
+
 def instance_targets(
-    foreground: float, background: float | None, sample: Sample, _: Options, trained: Networks
+    foreground: float,
+    background: float | None,
+    sample: Sample,
+    _: Options,
+    trained: Networks,
+    *,
+    trace: float = 0.0,
 ) -> NDArray[np.int32]:
-    """(1, H, W) int32: the instances, and the background as one more where `background` is a number."""
-    labels = instance_labels(
-        semantic_probability(trained["spn"], sample.image),
-        sample.points,
-        foreground=foreground,
-        background=background,
-    )
+    """(1, H, W) int32: the instances, and the background as one more where `background` is a number.
+
+    With `trace` the instances are traced, as in `refreshed_targets`.
+    """
+    probability = semantic_probability(trained["spn"], sample.image)
+    labels = instance_labels(probability, sample.points, foreground=foreground, background=background)
+    if trace:
+        outlines = traced_instances(sample, probability, trace)
+        beside = np.where(labels > len(sample.points), labels, 0)
+        labels = np.where(outlines > 0, outlines, beside).astype(np.int32)
     if sample.outlines is not None:
         guessed = np.append(~outlined(sample), True)[labels]  # the background's number comes after theirs
         labels = np.where(sample.outlines > 0, sample.outlines, labels * guessed).astype(np.int32)
