@@ -60,6 +60,7 @@ ROWS: Mapping[str, str] = {
     "margin": "k-means background within 3 px of a nucleus stays unlabelled",
     "haematoxylin": "k-means sees the density of haematoxylin beside RGB",
     "local": "k-means of each Voronoi cell (Chamanzar and Nie 2020) instead of the image's",
+    "traced": "nuclei traced from their points along the edges of the image, for both networks",
     "crf": "the last quarter of SPN's crops with the dense-CRF loss (Qu et al. 2020), at the rate of its refinement",
     "edge-network": "SPN's edges held against a small edge network's with attention (Yoo et al. 2019)",
     "settled": "the base's networks, and outlines settle on the image's edges",
@@ -69,6 +70,7 @@ OPTIONS: Mapping[str, Mapping[str, float]] = {
     "margin": {"margin": 3.0},
     "haematoxylin": {"haematoxylin": 0.5},
     "local": {"local": 1},
+    "traced": {"trace": 12.0},
 }
 """Rows that change how pseudo-labels are made, and how."""
 COPIED: Mapping[str, Sequence[str]] = {"input": ["spn"], "patch": ["spn"], "settled": ["spn", "ien"]}

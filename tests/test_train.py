@@ -197,13 +197,13 @@ def test_traced_labels_are_better_than_what_the_teacher_sees(images):
         return (labels[pieces == piece] == number).sum() / ((labels == number) | (pieces == piece)).sum()
 
     for trace, least, most in ((0, 0, 0.6), (7, 0.8, 1)):
-        semantic = _point_targets.refreshed_targets(0.5, sample, {}, networks, trace=trace)
-        numbered = _point_targets.instance_targets(0.5, None, sample, {}, networks, trace=trace)[0]
+        semantic = _point_targets.refreshed_targets(0.5, sample, {"trace": trace}, networks)
+        numbered = _point_targets.instance_targets(0.5, None, sample, {"trace": trace}, networks)[0]
         for number, piece in enumerate(pieces[y, x], 1):
             assert least <= meet(numbered, number, piece) <= most
         if trace:
             assert ((semantic[0] == NUCLEUS) == (numbered > 0)).mean() > 0.98
-    beside = _point_targets.instance_targets(0.5, 0.3, sample, {}, networks, trace=7)[0]
+    beside = _point_targets.instance_targets(0.5, 0.3, sample, {"trace": 7}, networks)[0]
     assert (beside[numbered > 0] == numbered[numbered > 0]).all()
     assert set(np.unique(beside)) - {0} == {*range(1, len(y) + 2)}
 

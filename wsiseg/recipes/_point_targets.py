@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import nn
 
 from wsiseg.boundaries import edge_strength, settled
@@ -26,6 +27,8 @@ from wsiseg.tracing import traced
 
 REFRESH_MARGIN = 0.1
 """Probabilities this near to the refreshed threshold teach nothing: there the first network was unsure."""
+LIKELY = np.array([0.3, 0.0, 0.8], np.float32)
+"""How likely a pixel is a nucleus's where k-means says nothing, background and nucleus."""
 KNOWN = 0.5
 """Of an image's points, the teacher must see this share; else it does not know such tissue, and teaches nothing of it."""
 
@@ -33,7 +36,9 @@ KNOWN = 0.5
 def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[np.int8]:
     """(2, H, W) int8: the cluster and the Voronoi labels of one image.
 
-    The option `local` takes k-means of each Voronoi cell instead of the whole image's.
+    The option `local` takes k-means of each Voronoi cell instead of the whole image's. With `trace`, the radius in
+    pixels of a typical nucleus, k-means only says where nuclei may be: cluster labels are what is traced from the
+    points along the edges of the image (`wsiseg.tracing`), and the rest.
 
     Where every nucleus is clicked and no point is, all is background.
     """
@@ -58,6 +63,8 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
             haematoxylin=options.get("haematoxylin", 0.0),
             roi=sample.roi,
         )
+    if options.get("trace"):
+        clusters = traced_labels(sample, likely_nuclei(clusters), options)
     labels = np.stack([clusters, voronoi_labels(sample.points, (shape[0], shape[1]))])
     labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
@@ -94,7 +101,6 @@ def refreshed_targets(
     settle: tuple[int, int] = (0, 0),
     smooth: float = 2.0,
     least_edge: float = 0.0,
-    trace: float = 0.0,
     teacher: str = "spn_first",
 ) -> NDArray[np.int8]:
     """(2, H, W) int8: labels from what the first SPN, the `teacher`, sees and the points confirm, and the Voronoi labels.
@@ -106,8 +112,7 @@ def refreshed_targets(
     its first labels: a click is there to teach a nucleus, not background. An image of whose points it misses more than
     half is of a tissue or a stain that it never saw: all of that keeps its first labels.
 
-    With `trace`, the radius in pixels of a typical nucleus, every point's nucleus is traced along the edges of the image
-    instead (`wsiseg.tracing`).
+    With the option `trace` every point's nucleus is traced instead, as in `semantic_targets`.
     """
     shape = sample.image.shape[:2]
     if not len(sample.points):
@@ -122,8 +127,8 @@ def refreshed_targets(
     if missed[1:].mean() > 1 - KNOWN:
         return semantic_targets(sample, options, trained)
     refreshed = np.full(shape, BACKGROUND, np.int8)
-    if trace:
-        refreshed[traced_instances(sample, probability, trace) > 0] = NUCLEUS
+    if options.get("trace"):
+        refreshed = traced_labels(sample, probability, options)
         missed[:] = False
     elif any(settle):
         inner, outer = settle
@@ -144,31 +149,39 @@ def refreshed_targets(
     return labels if sample.roi is None else labels * sample.roi
 
 
-def traced_instances(sample: Sample, probability: NDArray[np.floating], radius: float) -> NDArray[np.int32]:
+def likely_nuclei(clusters: NDArray[np.int8]) -> NDArray[np.float32]:
+    """(H, W) probability of a nucleus that cluster labels stand for where tracing begins."""
+    blurred: NDArray[np.float32] = ndimage.gaussian_filter(LIKELY[clusters], 1.0)
+    return blurred
+
+
+def traced_instances(
+    sample: Sample, probability: NDArray[np.floating], options: Options
+) -> NDArray[np.int32]:
     """(H, W) int32: 1..N the points' nuclei, traced on the image (`wsiseg.tracing`)."""
     height, width = sample.image.shape[:2]
     red = np.ascontiguousarray(sample.image[..., 0])
     cells = voronoi_cells(sample.points, (height, width))
-    return traced(red, sample.points, probability, cells, radius=radius)
+    return traced(red, sample.points, probability, cells, radius=options["trace"])
+
+
+def traced_labels(sample: Sample, probability: NDArray[np.floating], options: Options) -> NDArray[np.int8]:
+    """(H, W) int8: what is traced is nucleus, the rest background."""
+    inside = traced_instances(sample, probability, options) > 0
+    return np.where(inside, NUCLEUS, BACKGROUND).astype(np.int8)
 
 
 def instance_targets(
-    foreground: float,
-    background: float | None,
-    sample: Sample,
-    _: Options,
-    trained: Networks,
-    *,
-    trace: float = 0.0,
+    foreground: float, background: float | None, sample: Sample, options: Options, trained: Networks
 ) -> NDArray[np.int32]:
     """(1, H, W) int32: the instances, and the background as one more where `background` is a number.
 
-    With `trace` the instances are traced, as in `refreshed_targets`.
+    With the option `trace` the instances are traced, as in `semantic_targets`.
     """
     probability = semantic_probability(trained["spn"], sample.image)
     labels = instance_labels(probability, sample.points, foreground=foreground, background=background)
-    if trace:
-        outlines = traced_instances(sample, probability, trace)
+    if options.get("trace") and len(sample.points):
+        outlines = traced_instances(sample, probability, options)
         beside = np.where(labels > len(sample.points), labels, 0)
         labels = np.where(outlines > 0, outlines, beside).astype(np.int32)
     if sample.outlines is not None:

@@ -56,8 +56,6 @@ class Settings:
     foreground, background        T_fg and T_bg of the instance pseudo-labels
     refresh                       probability at which a first SPN's foreground becomes the label of a
                                   second one (`refreshed_targets`); None: one SPN, as published
-    trace                         radius (pixels) of a typical nucleus: outlines that teach the second SPN, and IEN, are
-                                  traced from the points along edges of the image (`wsiseg.tracing`); 0: they are not
     rim                           probability that SPN is taught to have where a nucleus ends; T_0 where outlines
                                   teach a model further that draws nuclei there
     alpha, gamma, delta_intra, delta_inter     Eq. 1
@@ -91,7 +89,6 @@ class Settings:
     foreground: float = 0.5
     background: float = 0.3
     refresh: float | None = None
-    trace: float = 0.0
     rim: float = 0.5
     alpha: float = 1.0
     gamma: float = 0.001
@@ -158,7 +155,7 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
     trained model, that model's SPN is the teacher.
     """
     background = None if settings.coordinates == "output" else settings.background
-    instances = partial(instance_targets, settings.foreground, background, trace=settings.trace)
+    instances = partial(instance_targets, settings.foreground, background)
     *before, spn, ien = taught_by(settings, semantic_targets, instances)
     if settings.refresh is None:
         return *before, spn, ien
@@ -168,7 +165,6 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
         settle=settings.settle,
         smooth=settings.smooth,
         least_edge=settings.least_edge,
-        trace=settings.trace,
     )
     if settings.shared:
         taught = partial(refreshed, teacher="spn")
