@@ -36,10 +36,12 @@ def pseudo_label(
 
     Each picture shows the points, then what they are turned into: nuclei red, background green, and
     untouched what teaches nothing. Red that runs over its nucleus, or green on nuclei, is what a network
-    would learn; another colour_weight or max_distance, or more clicks, may mend it.
+    would learn; another colour_weight, max_distance or trace (the radius of a typical nucleus, pixels), or more
+    clicks, may mend it.
 
     Give --from where `wsiseg train` will have it: with `refresh` in the configuration, labels are what that model's
-    semantic network and the points agree on. Without it they are those of the first network that learns.
+    semantic network and the points agree on, or, with `trace`, each point's nucleus along the edges of the image where
+    that network sees one. Without it they are those of the first network that learns.
 
     wsiseg pseudo-label configs/clicks.toml --slides slides.csv --from he-points -o labels/
     """
