@@ -77,15 +77,14 @@ def makers(
 ) -> Mapping[str, Callable[[Sample], Labels]]:
     """What makes the labels of an image, by what it is."""
     traced = {**options, "trace": RADIUS}
-    plain = {name: value for name, value in options.items() if name != "trace"}
 
     def kmeans(sample: Sample) -> Labels:
-        return in_cells(sample, semantic_targets(sample, plain, {})[0] == NUCLEUS)
+        return in_cells(sample, semantic_targets(sample, options, {})[0] == NUCLEUS)
 
     def refreshed(sample: Sample) -> Labels:
         return in_cells(
             sample,
-            refreshed_targets(0.2, sample, plain, {"spn_first": spn}, settle=(1, 3), least_edge=40.0)[0]
+            refreshed_targets(0.2, sample, options, {"spn_first": spn}, settle=(1, 3), least_edge=40.0)[0]
             == NUCLEUS,
         )
 
@@ -96,7 +95,7 @@ def makers(
         return traced_instances(sample, np.full(sample.image.shape[:2], SURE), traced)
 
     def on_kmeans(sample: Sample) -> Labels:
-        return traced_instances(sample, likely_nuclei(semantic_targets(sample, plain, {})[0]), traced)
+        return traced_instances(sample, likely_nuclei(semantic_targets(sample, options, {})[0]), traced)
 
     def on_network(sample: Sample) -> Labels:
         return traced_instances(sample, semantic_probability(spn, sample.image), traced)

@@ -64,7 +64,8 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
             roi=sample.roi,
         )
     if options.get("trace"):
-        clusters = traced_labels(sample, likely_nuclei(clusters), options)
+        inside = traced_instances(sample, likely_nuclei(clusters), options) > 0
+        clusters = np.where(inside, NUCLEUS, BACKGROUND).astype(np.int8)
     labels = np.stack([clusters, voronoi_labels(sample.points, (shape[0], shape[1]))])
     labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
@@ -128,8 +129,7 @@ def refreshed_targets(
         return semantic_targets(sample, options, trained)
     refreshed = np.full(shape, BACKGROUND, np.int8)
     if options.get("trace"):
-        refreshed = traced_labels(sample, probability, options)
-        missed[:] = False
+        refreshed[traced_instances(sample, probability, options) > 0] = NUCLEUS
     elif any(settle):
         inner, outer = settle
         red = np.ascontiguousarray(sample.image[..., 0])
@@ -140,7 +140,7 @@ def refreshed_targets(
         refreshed[instances > 0] = NUCLEUS
         near = np.abs(probability - threshold) < REFRESH_MARGIN
         refreshed[near & ((instances > 0) | (probability < threshold))] = UNLABELLED
-    if missed[1:].any():
+    if missed[1:].any() and not options.get("trace"):  # what is traced has every point's nucleus
         cells = voronoi_cells(sample.points, (shape[0], shape[1]))
         first = semantic_targets(sample, options, trained)[0]
         refreshed = np.where(missed[cells], first, refreshed).astype(np.int8)
@@ -163,12 +163,6 @@ def traced_instances(
     red = np.ascontiguousarray(sample.image[..., 0])
     cells = voronoi_cells(sample.points, (height, width))
     return traced(red, sample.points, probability, cells, radius=options["trace"])
-
-
-def traced_labels(sample: Sample, probability: NDArray[np.floating], options: Options) -> NDArray[np.int8]:
-    """(H, W) int8: what is traced is nucleus, the rest background."""
-    inside = traced_instances(sample, probability, options) > 0
-    return np.where(inside, NUCLEUS, BACKGROUND).astype(np.int8)
 
 
 def instance_targets(
