@@ -103,7 +103,7 @@ def main() -> None:
 def run(options: argparse.Namespace, row: str, seed: int) -> None:
     """One row with one seed; what an earlier run finished stays."""
     report = REPORTS / f"{row}-seed{seed}.json"
-    if budget.finished(report):
+    if budget.finished(report, batch=budget.BATCH):
         return
     config = changed(read_config(options.config), row)
     (fold,) = folds_of(options.data / "multiorgan", "validation")
@@ -157,19 +157,7 @@ def changed(config: Config, row: str) -> Config:
         half = replace(short, crops=CROPS // 2)
         settings |= {"refresh": 0.3, "spn": half, "spn_again": half, "foreground": 0.45}
     if row == "plain-colour":
-        augmentation = replace(
-            augmentation,
-            haematoxylin=(1, 1),
-            eosin=(1, 1),
-            no_eosin=0,
-            immunostain=0,
-            hue=0,
-            deposits=0,
-            debris=0,
-            blur=0,
-            sharpen=0,
-            noise=0,
-        )
+        augmentation = budget.PLAIN
     data = tuple(d.model_copy(update={"options": {**d.options, **OPTIONS.get(row, {})}}) for d in data)
     if row == "settled":
         settings["settle"] = (1, 3)
@@ -288,7 +276,7 @@ def table(kept: list[dict[str, Any]]) -> str:
         alone = np.mean([k["SPN alone"]["aji"] for k in of_row])
         lines.append(
             f"| {row} | {mean('AJI (authors)'):.4f} ({each}) | {mean('AJI'):.4f} | {mean('IoU'):.4f} | "
-            f"{mean('PQ'):.4f} | {alone:.4f} | {mean('clustering seconds'):.1f} | {budget.told(told, of_row)} |"
+            f"{mean('PQ'):.4f} | {alone:.4f} | {mean('clustering seconds'):.1f} | {budget.told(told, of_row, batch=budget.BATCH)} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -1,4 +1,4 @@
-"""What the tables that train many rows have in common: crops a step, and which reports were made with as many."""
+"""What the tables that train many rows have in common: crops a step, plain colours, and which reports were made so."""
 
 from __future__ import annotations
 
@@ -7,16 +7,31 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from wsiseg.augment import Augmentation
+
 BATCH = 4
 """Crops a step, in all rows: with so few crops, more steps teach far more (`accuracy/README.md`)."""
+PLAIN = Augmentation(
+    haematoxylin=(1, 1),
+    eosin=(1, 1),
+    no_eosin=0,
+    immunostain=0,
+    hue=0,
+    deposits=0,
+    debris=0,
+    blur=0,
+    sharpen=0,
+    noise=0,
+)
+"""Crops are turned, flipped, zoomed and sheared, and keep the colours and sharpness that they have."""
 
 
-def finished(report: Path) -> bool:
-    """Whether a row was run, and in such batches."""
-    return report.exists() and bool(json.loads(report.read_text())["batch"] == BATCH)
+def finished(report: Path, **spent: int | str) -> bool:
+    """Whether a row was run, and with this budget."""
+    return report.exists() and spent.items() <= json.loads(report.read_text()).items()
 
 
-def told(what: str, reports: Iterable[Mapping[str, Any]]) -> str:
-    """What a row is, and that it is to be run again where its batches were others."""
-    others = {report["batch"] for report in reports} - {BATCH}
-    return what + "".join(f" (batches of {batch}, to be run again)" for batch in sorted(others))
+def told(what: str, reports: Iterable[Mapping[str, Any]], **spent: int | str) -> str:
+    """What a row is, and that it is to be run again where its budget was another."""
+    other = any(not spent.items() <= report.items() for report in reports)
+    return what + " (another budget, to be run again)" * other
