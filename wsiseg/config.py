@@ -20,7 +20,7 @@ from wsiseg.models import describe, find_model
 from wsiseg.points import ClickFormat
 from wsiseg.samples import Sample, at_mpp, read_samples, read_split
 from wsiseg.slides.slide import SlideRef
-from wsiseg.stages import HeldOut, Schedule, TrainingImage
+from wsiseg.stages import HeldOut, OptionRanges, Options, Schedule, TrainingImage
 from wsiseg.version import __version__, commit
 
 
@@ -126,7 +126,7 @@ def read_config(path: Path) -> Config:
     Raises
     ------
     ConfigError
-        If it cannot be read, or a setting is unknown or outside its range; the setting is named.
+        If it cannot be read, or a setting or an option is unknown or outside its range; it is named.
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -140,7 +140,24 @@ def read_config(path: Path) -> Config:
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         got = "" if first["type"] == "missing" else f" (got {first['input']!r})"
         raise ConfigError(f"{path}: {where}: {first['msg']}{got}") from error
+    for where, options in [("options", config.options)] + [
+        (f"data.{i}.options", data.options) for i, data in enumerate(config.data)
+    ]:
+        _check_options(f"{path}: {where}", options, config.recipe, getattr(recipe, "OPTIONS", None))
     return config.model_copy(update={"settings": settings})
+
+
+def _check_options(where: str, options: Options, recipe: str, allowed: OptionRanges | None) -> None:
+    """Options are those that the recipe reads; a recipe from elsewhere need not say which (None)."""
+    if allowed is None:
+        return
+    for name, value in options.items():
+        if name not in allowed:
+            known = f"choose one of {', '.join(sorted(allowed))}" if allowed else "it has none; leave it out"
+            raise ConfigError(f"{where}.{name}: no option of the recipe {recipe}; {known}")
+        least, most = allowed[name]
+        if not least <= value <= most:  # nor is nan
+            raise ConfigError(f"{where}.{name}: {value:g}; allowed are {least:g} to {most:g}")
 
 
 def tuning_config(model: str, *, crops: int) -> Config:

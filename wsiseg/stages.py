@@ -17,6 +17,8 @@ from wsiseg.samples import Sample
 
 Networks = Mapping[str, nn.Module]
 Options = Mapping[str, float]
+OptionRanges = Mapping[str, tuple[float, float]]
+"""Name of an option that a recipe reads -> the least and the most that it may be: a recipe's `OPTIONS`."""
 Targets = Callable[[Sample, Options, Networks], NDArray[np.integer]]
 """(sample, options, networks of earlier stages) -> (T, H, W) int, 0 not labelled."""
 Loss = Callable[[nn.Module, Tensor, Tensor, np.random.Generator], Tensor]

@@ -22,9 +22,20 @@ from wsiseg.pseudo_labels import (
 )
 from wsiseg.recipes._encodings import local_cluster_labels
 from wsiseg.samples import Sample
-from wsiseg.stages import Networks, Options
+from wsiseg.stages import Networks, OptionRanges, Options
 from wsiseg.tracing import traced
 
+OPTIONS: OptionRanges = {
+    "colour_weight": (0.0, 10.0),
+    "patch": (1.0, 10_000.0),
+    "max_distance": (1.0, 500.0),
+    "margin": (0.0, 100.0),
+    "sigma": (1e-3, 1e6),
+    "haematoxylin": (0.0, 10.0),
+    "local": (0.0, 1.0),
+    "trace": (0.0, 200.0),
+}
+"""Of a data set, what its labels are made with: the least and the most that each may be (`semantic_targets`)."""
 REFRESH_MARGIN = 0.1
 """Probabilities this near to the refreshed threshold teach nothing: there the first network was unsure."""
 LIKELY = np.array([0.3, 0.0, 0.8], np.float32)

@@ -37,13 +37,14 @@ from wsiseg.recipes._components import components as components  # a recipe's ow
 from wsiseg.recipes._encodings import local_cluster_labels, repel_code
 from wsiseg.recipes._whole import whole_nuclei
 from wsiseg.samples import Sample
-from wsiseg.stages import Loss, Networks, Options, Schedule, Stage
+from wsiseg.stages import Loss, Networks, OptionRanges, Options, Schedule, Stage
 
 LABELS_NEEDED = "points, with classes if nuclei have some"
 GIVES = "nuclei divided among peaks, their classes, and detected points"
 SOURCE = "Chamanzar and Nie (2020)"
 CLASS_NAMES = ("Nucleus",)
 CLASS_COLORS = ((200, 60, 60),)
+OPTIONS: OptionRanges = {"colour_weight": (0.0, 10.0), "max_distance": (1.0, 500.0)}
 
 LEVELS = 1000
 """Steps of the repel code as a target: targets are whole numbers."""

@@ -35,6 +35,7 @@ from wsiseg.recipes._gaussian_masks import (
     to_levels,
     with_background,
 )
+from wsiseg.recipes._point_targets import OPTIONS as OPTIONS
 from wsiseg.recipes._point_targets import semantic_probability, semantic_targets
 from wsiseg.recipes._spots import discs, joined, spots
 from wsiseg.samples import Sample

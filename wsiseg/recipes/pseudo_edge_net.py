@@ -28,13 +28,14 @@ from wsiseg.recipes._components import components as components  # a recipe's ow
 from wsiseg.recipes._components import group as group
 from wsiseg.recipes._whole import whole_nuclei
 from wsiseg.samples import Sample
-from wsiseg.stages import Networks, Options, Schedule, Stage
+from wsiseg.stages import Networks, OptionRanges, Options, Schedule, Stage
 
 LABELS_NEEDED = "points"
 GIVES = "connected components with edges from the image"
 SOURCE = "Yoo et al. (2019)"
 CLASS_NAMES = ("Nucleus",)
 CLASS_COLORS = ((200, 60, 60),)
+OPTIONS: OptionRanges = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from wsiseg.networks.resunet import ResUNet
 from wsiseg.pseudo_labels import BACKGROUND
 from wsiseg.recipes import _self_supervised
 from wsiseg.recipes._components import components
+from wsiseg.recipes._point_targets import OPTIONS as OPTIONS
 from wsiseg.recipes._point_targets import (
     instance_targets,
     refreshed_targets,

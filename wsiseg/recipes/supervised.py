@@ -24,7 +24,7 @@ from wsiseg.recipes.spn_ien import (
     taught_by,
 )
 from wsiseg.samples import Sample
-from wsiseg.stages import Networks, Options, Stage
+from wsiseg.stages import Networks, OptionRanges, Options, Stage
 
 __all__ = [
     "CLASS_COLORS",
@@ -32,6 +32,7 @@ __all__ = [
     "CORRECTED_BY",
     "GIVES",
     "LABELS_NEEDED",
+    "OPTIONS",
     "SOURCE",
     "Settings",
     "ambiguous",
@@ -47,6 +48,7 @@ GIVES = "what spn_ien gives: the bound that points are held against"
 SOURCE = "Liu et al. (2022)"
 CORRECTED_BY = "spn_ien"
 """Not every nucleus of a slide has a mask after somebody corrected some: the recipe of the same networks that needs none."""
+OPTIONS: OptionRanges = {}
 
 
 def stages(settings: Settings) -> tuple[Stage, ...]:

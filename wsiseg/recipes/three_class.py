@@ -33,13 +33,14 @@ from wsiseg.recipes import _self_supervised
 from wsiseg.recipes._components import components as components  # a recipe's own, for `Model.components`
 from wsiseg.recipes._whole import whole_nuclei
 from wsiseg.samples import Sample
-from wsiseg.stages import Networks, Options, Schedule, Stage
+from wsiseg.stages import Networks, OptionRanges, Options, Schedule, Stage
 
 LABELS_NEEDED = "masks on a share of the tissue"
 GIVES = "pieces of inside grown into their boundary"
 SOURCE = "Xie et al. (2020)"
 CLASS_NAMES = ("Nucleus",)
 CLASS_COLORS = ((200, 60, 60),)
+OPTIONS: OptionRanges = {}
 
 BOUNDARY = NUCLEUS + 1
 """What targets hold on the boundary of a nucleus; `NUCLEUS` is its inside."""
