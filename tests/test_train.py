@@ -9,7 +9,7 @@ from slides_made import sample_of_discs
 from wsiseg.augment import Augmentation
 from wsiseg.errors import ConfigError
 from wsiseg.learning import Curve, minutes_of
-from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS, voronoi_cells
+from wsiseg.pseudo_labels import BACKGROUND, NUCLEUS, UNLABELLED, voronoi_cells
 from wsiseg.recipes import _point_targets, spn_ien
 from wsiseg.stages import HeldOut, Schedule, TrainingImage
 from wsiseg.train import train
@@ -206,6 +206,26 @@ def test_traced_labels_are_better_than_what_the_teacher_sees(images):
     beside = _point_targets.instance_targets(0.5, 0.3, sample, {"trace": 7}, networks)[0]
     assert (beside[numbered > 0] == numbered[numbered > 0]).all()
     assert set(np.unique(beside)) - {0} == {*range(1, len(y) + 2)}
+
+
+@pytest.mark.parametrize("options", [{}, {"trace": 7}])
+def test_what_looks_like_a_nucleus_that_nobody_clicked_teaches_nothing_where_it_is_doubted(images, options):
+    sample = images[0].sample
+    pieces, _ = ndimage.label(sample.image[..., 0] < 0.7 * 255)
+    inside = ndimage.binary_erosion(pieces > 0, iterations=2) * pieces
+    y, x = np.floor(sample.points).astype(int).T
+    sample = replace(sample, points=sample.points[1:])  # one disc is not clicked
+    not_clicked, clicked = inside == pieces[y[0], x[0]], np.isin(inside, pieces[y[1:], x[1:]])
+    glass = ndimage.distance_transform_edt(pieces == 0) > 5
+    for doubt, taught in ((0, BACKGROUND), (1, UNLABELLED)):
+        given = {**options, "doubt": doubt}
+        made = [_point_targets.refreshed_targets(0.5, sample, given, {"spn_first": Dark()})[0]]
+        if options:  # k-means alone takes that disc for a nucleus
+            made.append(_point_targets.semantic_targets(sample, given, {})[0])
+        for labels in made:
+            assert (labels[not_clicked] == taught).mean() > 0.95
+            assert (labels[clicked] == NUCLEUS).mean() > 0.95
+            assert (labels[glass] == BACKGROUND).mean() > 0.95
 
 
 def test_weights_go_part_of_the_way(images, tmp_path):

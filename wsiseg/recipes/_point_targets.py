@@ -34,12 +34,15 @@ OPTIONS: OptionRanges = {
     "haematoxylin": (0.0, 10.0),
     "local": (0.0, 1.0),
     "trace": (0.0, 200.0),
+    "doubt": (0.0, 1.0),
 }
 """Of a data set, what its labels are made with: the least and the most that each may be (`semantic_targets`)."""
 REFRESH_MARGIN = 0.1
 """Probabilities this near to the refreshed threshold teach nothing: there the first network was unsure."""
 LIKELY = np.array([0.3, 0.0, 0.8], np.float32)
 """How likely a pixel is a nucleus's where k-means says nothing, background and nucleus."""
+ALIKE = 0.3
+"""Of the way from the density of the background to that of the nuclei, what is as dark as this may be a nucleus."""
 KNOWN = 0.5
 """Of an image's points, the teacher must see this share; else it does not know such tissue, and teaches nothing of it."""
 
@@ -49,7 +52,8 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
 
     The option `local` takes k-means of each Voronoi cell instead of the whole image's. With `trace`, the radius in
     pixels of a typical nucleus, k-means only says where nuclei may be: cluster labels are what is traced from the
-    points along the edges of the image (`wsiseg.tracing`), and the rest.
+    points along the edges of the image (`wsiseg.tracing`), and the rest. With `doubt` not all of the rest: what may be
+    a nucleus by its density and was not clicked, such as one out of focus, is not labelled.
 
     Where every nucleus is clicked and no point is, all is background.
     """
@@ -77,6 +81,8 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
     if options.get("trace"):
         inside = traced_instances(sample, likely_nuclei(clusters), options) > 0
         clusters = np.where(inside, NUCLEUS, BACKGROUND).astype(np.int8)
+    if options.get("doubt"):
+        clusters[(clusters == BACKGROUND) & like_nuclei(sample.image, clusters)] = UNLABELLED
     labels = np.stack([clusters, voronoi_labels(sample.points, (shape[0], shape[1]))])
     labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
@@ -124,7 +130,8 @@ def refreshed_targets(
     its first labels: a click is there to teach a nucleus, not background. An image of whose points it misses more than
     half is of a tissue or a stain that it never saw: all of that keeps its first labels.
 
-    With the option `trace` every point's nucleus is traced instead, as in `semantic_targets`.
+    With the option `trace` every point's nucleus is traced instead, and with `doubt` what may be one is not labelled,
+    both as in `semantic_targets`.
     """
     shape = sample.image.shape[:2]
     if not len(sample.points):
@@ -151,6 +158,8 @@ def refreshed_targets(
         refreshed[instances > 0] = NUCLEUS
         near = np.abs(probability - threshold) < REFRESH_MARGIN
         refreshed[near & ((instances > 0) | (probability < threshold))] = UNLABELLED
+    if options.get("doubt"):
+        refreshed[(refreshed == BACKGROUND) & like_nuclei(sample.image, refreshed)] = UNLABELLED
     if missed[1:].any() and not options.get("trace"):  # what is traced has every point's nucleus
         cells = voronoi_cells(sample.points, (shape[0], shape[1]))
         first = semantic_targets(sample, options, trained)[0]
@@ -164,6 +173,17 @@ def likely_nuclei(clusters: NDArray[np.int8]) -> NDArray[np.float32]:
     """(H, W) probability of a nucleus that cluster labels stand for where tracing begins."""
     blurred: NDArray[np.float32] = ndimage.gaussian_filter(LIKELY[clusters], 1.0)
     return blurred
+
+
+def like_nuclei(image: NDArray[np.uint8], labels: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """(H, W) whether a pixel of an image (H, W, 3) may be of a nucleus: by the density of those that `labels` know."""
+    density = ndimage.gaussian_filter(-np.log((image[..., 0] + 1.0) / 256), 1.0)
+    of_background, of_nuclei = density[labels == BACKGROUND], density[labels == NUCLEUS]
+    if not len(of_background) or not len(of_nuclei):
+        return np.zeros(labels.shape, bool)
+    pale, dark = np.median(of_background), np.median(of_nuclei)
+    alike: NDArray[np.bool_] = density > pale + ALIKE * (dark - pale)
+    return alike
 
 
 def traced_instances(
