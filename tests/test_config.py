@@ -29,7 +29,7 @@ def test_every_configuration_that_ships_is_valid(path):
         ("depth = 18", 'depth = "deep"', "depth"),
         ("mpp = 0.25", "mpp = 25", "mpp.*less than or equal to 5"),
         ('recipe = "spn_ien"', 'recipe = "magic"', "choose one of.*spn_ien"),
-        ('name = "he-points"', "name = ", "TOML"),
+        ('name = "spn-ien-small"', "name = ", "TOML"),
         ("patch = 60", "path = 60", r"data\.0\.options\.path: no option .* choose one of .*patch"),
         ("patch = 80", "patch = 0", r"data\.1\.options\.patch: 0; allowed are 1 to"),
         ("patch = 80", "patch = nan", r"patch: nan; allowed are 1 to"),
