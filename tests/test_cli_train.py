@@ -21,6 +21,8 @@ width = 0.25
 spn = { crops = 8, batch = 2, size = 64 }
 ien = { crops = 8, batch = 2, size = 64 }
 spn_again = { crops = 8, batch = 2, size = 64 }
+[about]
+licence = "CC BY-NC-SA 4.0"
 """
 
 
@@ -45,6 +47,9 @@ def test_clicks_become_a_model_and_a_model_a_better_one(clicked: Path) -> None:
     first, second = (describe(clicked / name / "model") for name in ("first", "second"))
     assert first.name == "mine"
     assert first.hash != second.hash
+    assert "from" not in first.about
+    start = second.about["from"]
+    assert (start["name"], start["hash"], start["licence"]) == ("mine", first.hash, "CC BY-NC-SA 4.0")
     result = run(
         "segment", clicked / "a.tif", "-o", clicked / "a.out.geojson", "--model", clicked / "second/model"
     )

@@ -186,8 +186,9 @@ def test_the_command_trains_further_and_says_whether_it_helped(made, taught_by, 
     done = CliRunner().invoke(app, ["train", *options, "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert "held-out nuclei: F1 of points" in done.output
-    card = json.loads((out / "model" / "model.json").read_text())
+    card, began = (json.loads((folder / "model.json").read_text()) for folder in (out / "model", model))
     assert card["name"].endswith("-corrected")
+    assert card["about"]["from"].items() >= began["about"].items()  # its licence goes on
     assert card["recipe"] == "spn_ien"  # masks of all nuclei are not what a person draws
     before, after = (
         {name: load_file(folder / f"{name}.safetensors") for name in ("spn", "ien")}

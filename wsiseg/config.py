@@ -16,7 +16,7 @@ from wsiseg.augment import Augmentation
 from wsiseg.clicked_slides import read_slide_samples
 from wsiseg.corrections import Corrected, read_corrections
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.models import describe, find_model
+from wsiseg.models import ModelCard, describe, find_model
 from wsiseg.points import ClickFormat
 from wsiseg.samples import Sample, at_mpp, read_samples, read_split
 from wsiseg.slides.slide import SlideRef
@@ -98,8 +98,11 @@ class Config(BaseModel):
         """Microns per pixel of the images of one of its data sets."""
         return data.mpp or self.mpp
 
-    def card(self) -> dict[str, Any]:
+    def card(self, start: ModelCard | None = None) -> dict[str, Any]:
         """What `predict.save_model` writes beside the weights: inference settings apart from the training's.
+
+        Of the model that training started from, it repeats what that one's card says of itself, its licence above all:
+        whoever was trained further still carries it.
 
         A recipe whose classes are settings of its own has them there, `class_names` and `class_colors`.
         """
@@ -107,6 +110,7 @@ class Config(BaseModel):
         every = asdict(self.settings)
         schedules = {name: value for name, value in every.items() if isinstance(value, dict)}
         code = {"version": __version__, "commit": commit()}
+        begun = {} if start is None else {"from": {"name": start.name, "hash": start.hash, **start.about}}
         training = {"code": code, "seed": self.seed, "augmentation": asdict(self.augmentation), **schedules}
         return {
             "name": self.name,
@@ -116,7 +120,7 @@ class Config(BaseModel):
             "settings": {name: value for name, value in every.items() if name not in schedules},
             "class_names": list(getattr(self.settings, "class_names", recipe.CLASS_NAMES)),
             "class_colors": [list(c) for c in getattr(self.settings, "class_colors", recipe.CLASS_COLORS)],
-            "about": {**self.about, "training": training},
+            "about": {**self.about, **begun, "training": training},
         }
 
 
@@ -192,7 +196,7 @@ def tuning_config(model: str, *, crops: int) -> Config:
         halo=card.halo,
         classes=card.class_names if len(card.class_names) > 1 else (),
         settings=settings,
-        about={**{k: v for k, v in card.about.items() if k != "training"}, "from": card.name},
+        about={"labels": "corrected nuclei"},
     )
 
 
