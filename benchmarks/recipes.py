@@ -46,7 +46,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 CROPS = 8_000
 """Of a row, all its stages together; the refinement by a dense CRF counts a crop as four, which is what it costs.
 
-They keep their colours (MultiOrgan is normalised to one stain): so SPN + IEN learns from half as many what it learned
+They keep their colours (MultiOrgan is normalised to one stain): so SPN + IEN learns from half as many nearly what it learned
 from crops of varied colours (`accuracy/README.md`).
 """
 BUDGET: Mapping[str, int | str] = {"batch": budget.BATCH, "crops": CROPS, "colours": "plain"}
