@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -438,6 +439,25 @@ def test_what_an_owner_left_that_vanished_at_the_end_is_swept(
     path.write_text(json.dumps({"token": "x"}))
     os.utime(path, (0, 0))
     run_cohort(plan, Means())
+    assert [file.name for file in plan.state.iterdir()] == ["000000.json"]
+
+
+def test_what_a_slow_owner_writes_after_another_has_ended_the_slide_goes_too(
+    folder: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = planned(f"{folder}/s0.tif", tmp_path, model)
+    slide, won = plan.slides[0], []
+
+    def slow(*given: Any, **options: Any) -> object:
+        monkeypatch.undo()
+        os.utime(lease_path(plan, slide), (0, 0))
+        won.append(take(plan, slide, Means(), Listener(), lambda _: None))
+        (place_of(plan, slide) / "late").mkdir(parents=True)
+        return segment_slide(*given, **options)
+
+    monkeypatch.setattr("wsiseg.cohort.slide.segment_slide", slow)
+    assert take(plan, slide, Means(), Listener(), lambda _: None) is None
+    assert won[0].state == "done"
     assert [file.name for file in plan.state.iterdir()] == ["000000.json"]
 
 

@@ -143,6 +143,7 @@ def _take(
         _tidy(plan, slide)
     except Lost:
         say(f"{slide.slide}: another process has taken it over; left to it")
+        _tidy(plan, slide)  # where that one has ended it, what this one wrote after that would stay
         return None
     finally:
         mine.leave()
