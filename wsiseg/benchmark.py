@@ -113,8 +113,8 @@ def run_fold(
         held_out=held_out,
         progress=progress,
     )
-    card = config.card(None if start is None else describe(find_model(start)))
-    save_model({n: networks[n] for n in recipe.networks(config.settings)}, folder / "model", card)
+    final = {n: networks[n] for n in recipe.networks(config.settings)}
+    save_model(final, folder / "model", config.card(start))
     model = load(ModelRef(config.recipe, str(folder / "model"), device))
     mpp = config.mpp_of(data_set(config, dataset))
     samples = read_samples(place.data / dataset, fold.scored, mpp=mpp, from_masks=True)

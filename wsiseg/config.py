@@ -16,7 +16,7 @@ from wsiseg.augment import Augmentation
 from wsiseg.clicked_slides import read_slide_samples
 from wsiseg.corrections import Corrected, read_corrections
 from wsiseg.errors import ConfigError, DataError
-from wsiseg.models import ModelCard, describe, find_model
+from wsiseg.models import describe, find_model
 from wsiseg.points import ClickFormat
 from wsiseg.samples import Sample, at_mpp, read_samples, read_split
 from wsiseg.slides.slide import SlideRef
@@ -98,11 +98,11 @@ class Config(BaseModel):
         """Microns per pixel of the images of one of its data sets."""
         return data.mpp or self.mpp
 
-    def card(self, start: ModelCard | None = None) -> dict[str, Any]:
+    def card(self, start: str | None = None) -> dict[str, Any]:
         """What `predict.save_model` writes beside the weights: inference settings apart from the training's.
 
-        Of the model that training started from, it repeats what that one's card says of itself, its licence above all:
-        whoever was trained further still carries it.
+        Of the model that training started from, by bundled name or folder, it repeats what that one's card says of itself,
+        its licence above all: whoever was trained further still carries it.
 
         A recipe whose classes are settings of its own has them there, `class_names` and `class_colors`.
         """
@@ -110,7 +110,8 @@ class Config(BaseModel):
         every = asdict(self.settings)
         schedules = {name: value for name, value in every.items() if isinstance(value, dict)}
         code = {"version": __version__, "commit": commit()}
-        begun = {} if start is None else {"from": {"name": start.name, "hash": start.hash, **start.about}}
+        before = None if start is None else describe(find_model(start))
+        begun = {} if before is None else {"from": {"name": before.name, "hash": before.hash, **before.about}}
         training = {"code": code, "seed": self.seed, "augmentation": asdict(self.augmentation), **schedules}
         return {
             "name": self.name,

@@ -114,7 +114,6 @@ def train(
     )
     from wsiseg.curves import draw_curves
     from wsiseg.errors import ConfigError
-    from wsiseg.models import describe, find_model
     from wsiseg.parallel import processes
     from wsiseg.predict import check_device, load_networks, save_model
     from wsiseg.train import alike, blended
@@ -171,8 +170,7 @@ def train(
         say(
             f"{made:,} nuclei were changed: they take the model {share:.0%} of the way to what was made of it"
         )
-    card = settings.card(None if start is None else describe(find_model(start)))
-    save_model(final, folder / "model", card)
+    save_model(final, folder / "model", settings.card(start))
     say(f"learning curves: {draw_curves(folder)}")
     if corrections and start is not None:
         say(compared(settings.recipe, start, folder / "model", kept_back, own_device))

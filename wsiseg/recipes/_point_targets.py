@@ -82,7 +82,7 @@ def semantic_targets(sample: Sample, options: Options, _: Networks) -> NDArray[n
         inside = traced_instances(sample, likely_nuclei(clusters), options) > 0
         clusters = np.where(inside, NUCLEUS, BACKGROUND).astype(np.int8)
     if options.get("doubt"):
-        clusters[(clusters == BACKGROUND) & like_nuclei(sample.image, clusters)] = UNLABELLED
+        clusters = doubted(sample.image, clusters)
     labels = np.stack([clusters, voronoi_labels(sample.points, (shape[0], shape[1]))])
     labels = with_outlines(labels, sample)
     return labels if sample.roi is None else labels * sample.roi
@@ -159,7 +159,7 @@ def refreshed_targets(
         near = np.abs(probability - threshold) < REFRESH_MARGIN
         refreshed[near & ((instances > 0) | (probability < threshold))] = UNLABELLED
     if options.get("doubt"):
-        refreshed[(refreshed == BACKGROUND) & like_nuclei(sample.image, refreshed)] = UNLABELLED
+        refreshed = doubted(sample.image, refreshed)
     if missed[1:].any() and not options.get("trace"):  # what is traced has every point's nucleus
         cells = voronoi_cells(sample.points, (shape[0], shape[1]))
         first = semantic_targets(sample, options, trained)[0]
@@ -175,15 +175,15 @@ def likely_nuclei(clusters: NDArray[np.int8]) -> NDArray[np.float32]:
     return blurred
 
 
-def like_nuclei(image: NDArray[np.uint8], labels: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """(H, W) whether a pixel of an image (H, W, 3) may be of a nucleus: by the density of those that `labels` know."""
+def doubted(image: NDArray[np.uint8], labels: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Labels (H, W) of an image (H, W, 3) without the background that may be of a nucleus, by the density of theirs."""
     density = ndimage.gaussian_filter(-np.log((image[..., 0] + 1.0) / 256), 1.0)
     of_background, of_nuclei = density[labels == BACKGROUND], density[labels == NUCLEUS]
     if not len(of_background) or not len(of_nuclei):
-        return np.zeros(labels.shape, bool)
+        return labels
     pale, dark = np.median(of_background), np.median(of_nuclei)
-    alike: NDArray[np.bool_] = density > pale + ALIKE * (dark - pale)
-    return alike
+    alike = density > pale + ALIKE * (dark - pale)
+    return np.where((labels == BACKGROUND) & alike, UNLABELLED, labels).astype(np.int8)
 
 
 def traced_instances(
