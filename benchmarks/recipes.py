@@ -4,8 +4,8 @@
 
 Every row trains on the twelve training images: half-width ResNet-18, as many crops in all, as many a step, the same
 augmentation, which leaves colours as they are.
-Threshold and least area are those of highest AJI (authors) on the four validation images; then the fourteen test
-images are scored, once. A row's report is kept in benchmarks/accuracy/recipes/ as it ends, and a run that was cut off
+Threshold and least area are those of highest AJI (authors) on the four validation images, and the level above which
+something is a detected point that of highest F1; then the fourteen test images are scored, once. A row's report is kept in benchmarks/accuracy/recipes/ as it ends, and a run that was cut off
 goes on: rows can be shared out among processes. The tables, benchmarks/accuracy/recipes.md, are made of all reports
 that are there; what `wsiseg recipes` says comes from the same.
 """
@@ -17,6 +17,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,11 +37,16 @@ from wsiseg.models import ModelRef
 from wsiseg.outputs import write_text
 from wsiseg.predict import Model, load, save_model
 from wsiseg.recipes._known import MEASURED
+from wsiseg.recipes._point_targets import semantic_probability
+from wsiseg.recipes._spots import spots
 from wsiseg.samples import Sample, read_samples
 from wsiseg.stages import Networks
 from wsiseg.train import train
 from wsiseg.version import commit
 
+Points = NDArray[np.float64]
+Find = Callable[[float], Points]
+"""Level -> the points (N, 2) of an image above it, (y, x)."""
 REPORTS = Path(__file__).parent / "accuracy" / "recipes"
 CONFIGS = Path(__file__).parents[1] / "configs"
 CROPS = 8_000
@@ -53,6 +59,9 @@ BUDGET: Mapping[str, int | str] = {"batch": budget.BATCH, "crops": CROPS, "colou
 """As reports tell it."""
 RADIUS = 11.0
 """Pixels between a true and a detected point at most: the average radius in MultiOrgan (Qu et al. 2020)."""
+LEVELS = (0.02, 0.05, *(n / 20 for n in range(2, 14)))
+"""Where detected points may begin. One level for all rows would say how sure a detector is rather than what it finds:
+a tenth of the nuclei as points and all else as background teach that hardly anything is likely to be one."""
 DETECTION = ("precision", "recall", "F1 of points", "mu_d", "sigma_d")
 
 
@@ -66,6 +75,7 @@ class Row:
     told                    what the row is, in words
     same                    another row, and the stages that are the same there: they are copied, not trained again
     published               the paper's own number and protocol
+    options                 of the data set, what is changed in them
     """
 
     config: str
@@ -74,6 +84,7 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     same: tuple[str, tuple[str, ...]] | None = None
     published: str = ""
+    options: Mapping[str, float] = field(default_factory=dict)
 
 
 PARTIAL = {"detector": 1_000, "segmentation": 2_800, "refinement": 300}
@@ -132,6 +143,12 @@ VARIANTS: Mapping[str, Row] = {
         )
         for name in ("spn-ien", "supervised")
     },
+    "spn-ien-traced": replace(
+        MAIN["spn-ien"],
+        told="nuclei traced from their points along the edges of the image",
+        options={"trace": 12},
+        published="",
+    ),
     "pen-none": Row("pseudo-edge-net-small", {"segmentation": 8_000}, "f alone", {"edges": "none"}),
     "pen-large": Row("pseudo-edge-net-small", {"segmentation": 8_000}, "g like f", {"edges": "large"}),
     "pen-small": Row("pseudo-edge-net-small", {"segmentation": 8_000}, "small g", {"edges": "small"}),
@@ -253,20 +270,26 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         for fold in (validation, test)
     )
     best, _ = choose(held_out, model)
-    tested = scores(last, model, recipe, networks, best)
-    kept = {
+    kept: dict[str, Any] = {
         "row": name,
         "seed": seed,
-        "test": tested,
-        "validation": scores(held_out, model, recipe, networks, best),
+        "test": scores(last, model, best),
+        "validation": scores(held_out, model, best),
         "chosen": asdict(best),
         **BUDGET,
         "minutes": minutes_of(folder),
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }
+    if config.recipe in DETECTORS_OF:
+        find = partial(DETECTORS_OF[config.recipe], model, recipe, networks)
+        on_test, on_held_out = ([find(sample.image) for sample in samples] for samples in (last, held_out))
+        level = max(LEVELS, key=lambda one: detection(held_out, on_held_out, one)["F1 of points"])
+        kept["test"].update(detection(last, on_test, level))
+        kept["validation"].update(detection(held_out, on_held_out, level))
+        kept["chosen"]["level"] = level
     write_text(report, json.dumps(kept, indent=1) + "\n")
-    print(f"{name}, seed {seed}: AJI (authors) {tested['AJI (authors)']:.4f}", flush=True)
+    print(f"{name}, seed {seed}: AJI (authors) {kept['test']['AJI (authors)']:.4f}", flush=True)
 
 
 def changed(row: Row, name: str) -> Config:
@@ -279,44 +302,54 @@ def changed(row: Row, name: str) -> Config:
         batch = own.batch if stage == "encoder" else budget.BATCH
         schedules[stage] = replace(own, crops=crops, batch=batch)
     settings = replace(config.settings, **schedules, **row.settings)
-    data = tuple(d for d in config.data if d.folder == "multiorgan")
+    data = tuple(
+        d.model_copy(update={"options": {**d.options, **row.options}})
+        for d in config.data
+        if d.folder == "multiorgan"
+    )
     update = {"name": name, "settings": settings, "augmentation": budget.PLAIN, "data": data}
     return config.model_copy(update=update)
 
 
-def scores(
-    samples: list[Sample], model: Model, recipe: ModuleType, networks: Networks, best: Choice
-) -> dict[str, float]:
-    """Means over the images, and where the recipe detects points, how well: over all images together."""
-    mean = evaluate(samples, grouped(model, best.threshold, best.min_area)).mean()
-    detect = DETECTORS_OF.get(recipe.__name__.rpartition(".")[2])
-    if detect is None:
-        return mean
-    pairs = [(sample.points, detect(model, recipe, networks, sample.image)) for sample in samples]
-    every = pooled(match_points(truth, found, radius=RADIUS) for truth, found in pairs)
+def scores(samples: list[Sample], model: Model, best: Choice) -> dict[str, float]:
+    """Means over the images."""
+    return evaluate(samples, grouped(model, best.threshold, best.min_area)).mean()
+
+
+def detection(samples: list[Sample], finds: Sequence[Find], level: float) -> dict[str, float]:
+    """How well points are detected from a level on: over all images together."""
+    every = pooled(
+        match_points(s.points, find(level), radius=RADIUS) for s, find in zip(samples, finds, strict=True)
+    )
     values = every.precision, every.recall, every.f1, every.mean_distance, every.distance_deviation
-    return {**mean, **dict(zip(DETECTION, values, strict=True))}
+    return dict(zip(DETECTION, values, strict=True))
 
 
-def detector(
-    model: Model, recipe: ModuleType, networks: Networks, image: NDArray[np.uint8]
-) -> NDArray[np.float64]:
-    """Points of the partial-points detector."""
-    points: NDArray[np.float64] = recipe.detect(model.settings, networks, image)
-    return points
+def spots_of(model: Model, _: ModuleType, networks: Networks, image: NDArray[np.uint8]) -> Find:
+    """What the detector of partial points finds in an image."""
+    prob, settings = semantic_probability(networks["detector"], image), model.settings
+
+    def find(level: float) -> Points:
+        return spots(prob, threshold=level, min_area=settings.min_spot, max_area=settings.max_spot)
+
+    return find
 
 
-def peaks(model: Model, recipe: ModuleType, _: Networks, image: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Peaks of the multi-task map."""
+def peaks_of(model: Model, recipe: ModuleType, _: Networks, image: NDArray[np.uint8]) -> Find:
+    """Peaks of the multi-task map of an image."""
     maps, inside = model.predict_whole(image)
-    points, _ = recipe.detections(maps, model.settings)
-    points = points - (inside[0].start, inside[1].start)
-    return points[((points >= 0) & (points < image.shape[:2])).all(1)]
+
+    def find(level: float) -> Points:
+        points, _ = recipe.detections(maps, model.settings, threshold=level)
+        points = points - (inside[0].start, inside[1].start)
+        return points[((points >= 0) & (points < image.shape[:2])).all(1)]
+
+    return find
 
 
-DETECTORS_OF: Mapping[str, Callable[..., NDArray[np.float64]]] = {
-    "partial_points": detector,
-    "multi_task": peaks,
+DETECTORS_OF: Mapping[str, Callable[[Model, ModuleType, Networks, NDArray[np.uint8]], Find]] = {
+    "partial_points": spots_of,
+    "multi_task": peaks_of,
 }
 
 
