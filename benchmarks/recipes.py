@@ -6,9 +6,10 @@ Every row trains on the twelve training images: half-width ResNet-18, as many cr
 augmentation, which leaves colours as they are.
 Threshold and least area are those of highest AJI (authors) on the four validation images, and the level above which
 something is a detected point that of highest F1; then the fourteen test images are scored, once. PseudoEdgeNet's rows
-have the IoU of the threshold where it is highest as well, since that is what its paper compares. A row's report is kept in benchmarks/accuracy/recipes/ as it ends, and a run that was cut off
-goes on: rows can be shared out among processes. The tables, benchmarks/accuracy/recipes.md, are made of all reports
-that are there; what `wsiseg recipes` says comes from the same.
+have the IoU of the threshold where it is highest as well, since that is what its paper compares.
+A row's report is kept in benchmarks/accuracy/recipes/ as it ends, and a run that was cut off goes on: rows can be
+shared out among processes. The tables, benchmarks/accuracy/recipes.md, are made of all reports that are there; what
+`wsiseg recipes` says comes from the same.
 """
 
 from __future__ import annotations
