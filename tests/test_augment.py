@@ -43,6 +43,25 @@ def test_an_elastic_crop_is_bent_smoothly_and_by_as_much_as_asked_for(elastic):
     assert moved.diff(dim=2).abs().mean() < 0.15 * elastic
 
 
+def test_a_stretched_crop_is_longer_one_way_by_as_much_as_asked_for_and_keeps_areas():
+    """Where the targets hold row and column of each pixel, the crop tells how far apart its pixels were."""
+    where, image = np.stack(np.mgrid[:600, :600]) * 16, np.zeros((600, 600, 3), np.uint8)
+    for stretch in (1.0, 3.0):
+        ratios = []
+        for seed in range(12):
+            rng = np.random.default_rng(seed)
+            marks = random_crop(image, where, size=96, rng=rng, zoom=(1, 1), stretch=stretch)[1].double() / 16
+            steps = [(marks[:, -1, 48] - marks[:, 0, 48]) / 95, (marks[:, 48, -1] - marks[:, 48, 0]) / 95]
+            long, short = torch.linalg.svdvals(torch.stack(steps))
+            assert long * short == pytest.approx(1, rel=0.02)
+            ratios.append(float(long / short))
+        # A shear of at most 0.15 draws out as well.
+        assert stretch / 1.4 < max(ratios) < stretch * 1.2
+    assert min(ratios) < 1.6
+    with pytest.raises(ValueError, match="1, which is none, or more"):
+        Augmentation(stretch=0.5)
+
+
 def test_outside_the_image_nothing_is_labelled():
     crop, marks = random_crop(
         np.zeros((40, 40, 3), np.uint8),

@@ -28,6 +28,8 @@ class Augmentation:
     """How far crops may vary; every range is drawn uniformly unless it says otherwise.
 
     zoom : (least, most)              enlargement, log-uniform
+    stretch : float                   how many times longer along one direction than across it at most, log-uniform
+                                      from 1: nuclei become slender, side by side; their areas stay
     elastic : float                   root mean square of a smooth random shift of every pixel, pixels; 0: none
     haematoxylin, eosin : (least, most)   factor on the stain's density, log-uniform
     no_eosin : float                  share of crops whose eosin nearly vanishes, as in IHC
@@ -41,6 +43,7 @@ class Augmentation:
     """
 
     zoom: tuple[float, float] = (0.75, 1.33)
+    stretch: float = 1.0
     elastic: float = 0.0
     haematoxylin: tuple[float, float] = (0.4, 1.6)
     eosin: tuple[float, float] = (0.4, 1.6)
@@ -54,6 +57,10 @@ class Augmentation:
     sharpen: float = 0.3
     noise: float = 0.03
 
+    def __post_init__(self) -> None:
+        if self.stretch < 1:
+            raise ValueError("stretch is how many times longer a crop may become: 1, which is none, or more")
+
 
 def random_crop(
     image: NDArray[np.uint8],
@@ -62,9 +69,10 @@ def random_crop(
     size: int,
     rng: np.random.Generator,
     zoom: tuple[float, float],
+    stretch: float = 1.0,
     elastic: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """A turned, flipped, sheared, zoomed and, by about `elastic` pixels, bent square of an image and its target maps.
+    """A turned, flipped, sheared, zoomed, stretched and, by about `elastic` pixels, bent square of an image and its target maps.
 
     Parameters
     ----------
@@ -75,7 +83,7 @@ def random_crop(
     -------
     (3, size, size) float32 in 0..1 and (T, size, size) int64
     """
-    matrix = _affine(size, zoom, rng)  # crop pixel offsets to image pixel offsets, both from the centre
+    matrix = _affine(zoom, stretch, rng)  # crop pixel offsets to image pixel offsets, both from the centre
     reach = np.abs(matrix).sum(1) * size / 2 + FARTHEST * elastic
     height, width = image.shape[:2]
     low, high = reach, np.array([height, width]) - reach
@@ -93,12 +101,19 @@ def random_crop(
     return pixels[0], labels[0].round().long()
 
 
-def _affine(size: int, zoom: tuple[float, float], rng: np.random.Generator) -> NDArray[np.float64]:
+def _affine(zoom: tuple[float, float], stretch: float, rng: np.random.Generator) -> NDArray[np.float64]:
     angle, shear = rng.uniform(0, 2 * np.pi), rng.uniform(-0.15, 0.15)
     scale = np.exp(-rng.uniform(*np.log(zoom)))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     flip = np.diag([1.0, rng.choice([-1.0, 1.0])])
-    return scale * turn @ np.array([[1.0, shear], [0.0, 1.0]]) @ flip
+    matrix: NDArray[np.float64] = scale * _turn(angle) @ np.array([[1.0, shear], [0.0, 1.0]]) @ flip
+    if stretch == 1:
+        return matrix
+    along, turn = np.exp(rng.uniform(0, np.log(stretch)) / 2), _turn(rng.uniform(0, np.pi))
+    return matrix @ turn @ np.diag([1 / along, along]) @ turn.T
+
+
+def _turn(angle: float) -> NDArray[np.float64]:
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def _grid(
@@ -138,7 +153,13 @@ def augmented_crop(
     `background` is what the targets hold where it is known that there is no nucleus.
     """
     crop, marks = random_crop(
-        image, targets, size=size, rng=rng, zoom=settings.zoom, elastic=settings.elastic
+        image,
+        targets,
+        size=size,
+        rng=rng,
+        zoom=settings.zoom,
+        stretch=settings.stretch,
+        elastic=settings.elastic,
     )
     if settings.fat and rng.random() < settings.fat:
         crop, marks = add_fat(crop, marks, background=background, rng=rng)
