@@ -19,7 +19,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,7 +42,6 @@ from wsiseg.recipes._known import MEASURED
 from wsiseg.recipes._point_targets import semantic_probability
 from wsiseg.recipes._spots import spots
 from wsiseg.samples import Sample, read_samples
-from wsiseg.stages import Networks
 from wsiseg.train import train
 from wsiseg.version import commit
 
@@ -65,7 +63,7 @@ RADIUS = 11.0
 BEST_IOU = "IoU at its best"
 """Pixel IoU above the threshold where it is highest on the validation images: what Yoo et al. (2019) compare."""
 LEVELS = (0.02, 0.05, *(n / 20 for n in range(2, 20)))
-"""Where detected points, and for `BEST_IOU` nuclei, may begin. One level for all rows would say how sure a detector is rather than what it finds:
+"""Where detected points, and for `BEST_IOU` nuclei, may begin (`Own`). One level for all rows would say how sure a detector is rather than what it finds:
 a tenth of the nuclei as points and all else as background teach that hardly anything is likely to be one."""
 DETECTION = ("precision", "recall", "F1 of points", "mu_d", "sigma_d")
 
@@ -286,17 +284,15 @@ def run(options: argparse.Namespace, name: str, seed: int) -> None:
         "hardware": f"{hardware('cpu')}, {options.threads} threads",
         "commit": commit(),
     }
-    if config.recipe in DETECTORS_OF:
-        find = partial(DETECTORS_OF[config.recipe], model, recipe, networks)
-        on_test, on_held_out = ([find(sample.image) for sample in samples] for samples in (last, held_out))
-        level = max(LEVELS, key=lambda one: detection(held_out, on_held_out, one)["F1 of points"])
-        kept["test"].update(detection(last, on_test, level))
-        kept["validation"].update(detection(held_out, on_held_out, level))
+    if config.recipe in OWN:
+        own = OWN[config.recipe]
+        of_test, of_held_out = (
+            [own.see(model, recipe, sample.image) for sample in samples] for samples in (last, held_out)
+        )
+        level = max(LEVELS, key=lambda one: own.score(held_out, of_held_out, one)[own.metric])
+        kept["test"].update(own.score(last, of_test, level))
+        kept["validation"].update(own.score(held_out, of_held_out, level))
         kept["chosen"]["level"] = level
-    if config.recipe == "pseudo_edge_net":
-        cut, validated = best_iou(held_out, model)
-        kept["chosen"]["cut"], kept["validation"][BEST_IOU] = cut, validated
-        kept["test"][BEST_IOU] = iou(last, foregrounds(last, model), cut)
     write_text(report, json.dumps(kept, indent=1) + "\n")
     print(f"{name}, seed {seed}: AJI (authors) {kept['test']['AJI (authors)']:.4f}", flush=True)
 
@@ -325,24 +321,6 @@ def scores(samples: list[Sample], model: Model, best: Choice) -> dict[str, float
     return evaluate(samples, grouped(model, best.threshold, best.min_area)).mean()
 
 
-def best_iou(samples: list[Sample], model: Model) -> tuple[float, float]:
-    """The threshold of highest pixel IoU, and that IoU."""
-    seen = foregrounds(samples, model)
-    return max(((cut, iou(samples, seen, cut)) for cut in LEVELS), key=lambda each: each[1])
-
-
-def foregrounds(samples: list[Sample], model: Model) -> list[NDArray[np.float32]]:
-    """(H, W) probability of a nucleus in each image."""
-    seen = (model.predict_whole(sample.image) for sample in samples)
-    return [maps.prob[0][inside] for maps, inside in seen]
-
-
-def iou(samples: list[Sample], seen: list[NDArray[np.float32]], cut: float) -> float:
-    """Pixel IoU of what is above a threshold, its mean over the images."""
-    pairs = zip(samples, seen, strict=True)
-    return float(np.mean([pixel_iou(labels_of(s), (prob >= cut).astype(np.int32)) for s, prob in pairs]))
-
-
 def detection(samples: list[Sample], finds: Sequence[Find], level: float) -> dict[str, float]:
     """How well points are detected from a level on: over all images together."""
     every = pooled(
@@ -352,9 +330,9 @@ def detection(samples: list[Sample], finds: Sequence[Find], level: float) -> dic
     return dict(zip(DETECTION, values, strict=True))
 
 
-def spots_of(model: Model, _: ModuleType, networks: Networks, image: NDArray[np.uint8]) -> Find:
+def spots_of(model: Model, _: ModuleType, image: NDArray[np.uint8]) -> Find:
     """What the detector of partial points finds in an image."""
-    prob, settings = semantic_probability(networks["detector"], image), model.settings
+    prob, settings = semantic_probability(model.networks["detector"], image), model.settings
 
     def find(level: float) -> Points:
         return spots(prob, threshold=level, min_area=settings.min_spot, max_area=settings.max_spot)
@@ -362,7 +340,7 @@ def spots_of(model: Model, _: ModuleType, networks: Networks, image: NDArray[np.
     return find
 
 
-def peaks_of(model: Model, recipe: ModuleType, _: Networks, image: NDArray[np.uint8]) -> Find:
+def peaks_of(model: Model, recipe: ModuleType, image: NDArray[np.uint8]) -> Find:
     """Peaks of the multi-task map of an image."""
     maps, inside = model.predict_whole(image)
 
@@ -374,9 +352,40 @@ def peaks_of(model: Model, recipe: ModuleType, _: Networks, image: NDArray[np.ui
     return find
 
 
-DETECTORS_OF: Mapping[str, Callable[[Model, ModuleType, Networks, NDArray[np.uint8]], Find]] = {
-    "partial_points": spots_of,
-    "multi_task": peaks_of,
+def foreground_of(model: Model, _: ModuleType, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(H, W) probability of a nucleus in an image (H, W, 3)."""
+    maps, inside = model.predict_whole(image)
+    return maps.prob[0][inside]
+
+
+def overlap(
+    samples: list[Sample], probabilities: Sequence[NDArray[np.float32]], level: float
+) -> dict[str, float]:
+    """Pixel IoU of what is at a level or above, its mean over the images."""
+    pairs = zip(samples, probabilities, strict=True)
+    return {
+        BEST_IOU: float(np.mean([pixel_iou(labels_of(s), (p >= level).astype(np.int32)) for s, p in pairs]))
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a paper's claim is about besides nuclei, at the level where it is highest on the validation images.
+
+    see       (model, recipe, image) -> what it is told from, level by level
+    score     (samples, what was seen of each, level) -> metrics
+    metric    of these, by which the level is chosen
+    """
+
+    see: Callable[[Model, ModuleType, NDArray[np.uint8]], Any]
+    score: Callable[[list[Sample], Sequence[Any], float], dict[str, float]]
+    metric: str
+
+
+OWN: Mapping[str, Own] = {
+    "partial_points": Own(spots_of, detection, "F1 of points"),
+    "multi_task": Own(peaks_of, detection, "F1 of points"),
+    "pseudo_edge_net": Own(foreground_of, overlap, BEST_IOU),
 }
 
 
