@@ -26,12 +26,17 @@ PLAIN = Augmentation(
 """Crops are turned, flipped, zoomed and sheared, and keep the colours and sharpness that they have."""
 
 
+def kept_to(report: Mapping[str, Any], **spent: int | str) -> bool:
+    """Whether a report tells of this budget."""
+    return spent.items() <= report.items()
+
+
 def finished(report: Path, **spent: int | str) -> bool:
     """Whether a row was run, and with this budget."""
-    return report.exists() and spent.items() <= json.loads(report.read_text()).items()
+    return report.exists() and kept_to(json.loads(report.read_text()), **spent)
 
 
 def told(what: str, reports: Iterable[Mapping[str, Any]], **spent: int | str) -> str:
     """What a row is, and that it is to be run again where its budget was another."""
-    other = any(not spent.items() <= report.items() for report in reports)
+    other = not all(kept_to(report, **spent) for report in reports)
     return what + " (another budget, to be run again)" * other

@@ -459,7 +459,7 @@ OWN: Mapping[str, Own] = {
 
 def tables(kept: list[dict[str, Any]]) -> str:
     """All reports as Markdown."""
-    at_budget = [k for k in kept if ROWS[k["row"]].budget.items() <= k.items()]
+    at_budget = [k for k in kept if budget.kept_to(k, **ROWS[k["row"]].budget)]
     lines = [
         f"MultiOrgan, official split, 14 test images: {CROPS:,} crops of 224 px a row in batches of {budget.BATCH}, half-width ResNet-18, one augmentation (no change of colour), "
         "by `python benchmarks/recipes.py --data FOLDER -o RUNS`. Mean ± deviation over the seeds.",
