@@ -228,6 +228,21 @@ TRIALS: Mapping[str, Row] = {
         {"share": 0.1},
         beside=6_000,
     ),
+    "three-class-tenth-gift-longer": Row(
+        "three-class-small",
+        {**START, "unet": 24_000},
+        "the start beside three times as many crops, a tenth",
+        {"share": 0.1},
+        ("three-class-tenth", ("encoder",)),
+        beside=17_500,
+    ),
+    "three-class-tenth-scratch-longer": Row(
+        "three-class-small",
+        {"unet": 24_000},
+        "no start, three times as many crops, a tenth",
+        {"share": 0.1, "init": "random"},
+        beside=16_000,
+    ),
     "multi-task-longer": Row(
         "multi-task-small", {"unet": 24_000}, "one loss a step, three times as many crops", beside=16_000
     ),
@@ -279,6 +294,12 @@ REASONS: Sequence[tuple[str, str, str, str]] = (
         "three-class-tenth-scratch",
         "AJI (authors)",
         "four times as long a start as a gift > none, a tenth",
+    ),
+    (
+        "three-class-tenth-gift-longer",
+        "three-class-tenth-scratch-longer",
+        "AJI (authors)",
+        "self-supervised start as a gift > none, a tenth, three times as many crops",
     ),
     (
         "multi-task-longer",
