@@ -98,13 +98,22 @@ def test_a_second_round_learns_from_the_first_and_its_points(images, tmp_path):
     assert set(networks) == {"spn_first", "spn", "ien"}
 
 
-def test_a_trained_model_is_the_teacher_of_a_second_round(images, tmp_path):
+@pytest.mark.parametrize("crops", [SCHEDULE.crops, 0])
+def test_a_trained_model_is_the_teacher_of_a_second_round(images, tmp_path, crops):
     first = run(images, tmp_path / "first", steps=1)
-    stages = spn_ien.stages(replace(SETTINGS, refresh=0.3, spn_again=SCHEDULE))
+    taught_before = replace(SCHEDULE, crops=crops)
+    stages = spn_ien.stages(replace(SETTINGS, refresh=0.3, spn=taught_before, spn_again=SCHEDULE))
     second = train(stages, images, tmp_path / "b", augmentation=Augmentation(), steps=1, start=first)
     given = first["spn"].state_dict()
     assert all(torch.equal(w, given[n]) for n, w in second["spn_first"].state_dict().items())
     assert not (tmp_path / "b" / "spn_first.csv").exists()
+
+
+def test_what_stays_as_it_is_must_be_there(images, tmp_path):
+    untaught = replace(SETTINGS, ien=replace(SCHEDULE, crops=0))
+    with pytest.raises(ConfigError, match=r"ien has crops = 0 .* start from a model"):
+        train(spn_ien.stages(untaught), images, tmp_path / "run", augmentation=Augmentation())
+    assert not (tmp_path / "run").exists()
 
 
 def test_refreshed_labels_are_what_the_points_confirm(images):

@@ -117,7 +117,7 @@ class Stage:
     @property
     def taken_over(self) -> str:
         """Name of the network of a trained model that is taken as it is; "" where it is only a start."""
-        return (self.given_by or "") if self.schedule.crops else self.name
+        return self.given_by or ("" if self.schedule.crops else self.name)
 
     def kept(self, network: nn.Module) -> nn.Module:
         """What the stage's name stands for, of the network that it teaches."""

@@ -90,12 +90,19 @@ def train(
     Raises
     ------
     ConfigError
-        If there is nothing to train on.
+        If there is nothing to train on, or a stage has 0 crops and `start` no network for it.
     """
     if not any(len(image.sample.points) for image in images):
         raise ConfigError(
             f"{len(images)} training images hold no point; at least one clicked nucleus is needed"
         )
+    for stage in stages:
+        there = start is not None and stage.taken_over in start
+        if not (stage.schedule.crops or there or (folder / f"{stage.name}.pt").exists()):
+            raise ConfigError(
+                f"{stage.name} has crops = 0 in [settings] and no trained network to stay as it is; "
+                "give it crops, or start from a model (--from) that has such a network"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(folder, device, Clock(folder), processes, progress)
     networks: dict[str, nn.Module] = {}
