@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from slide_files import write_tiff
 
 from wsiseg import metrics
-from wsiseg.evaluate import grouped
+from wsiseg.evaluate import grouped, labels_of
 from wsiseg.geometry import Rect
 from wsiseg.learning import minutes_of
-from wsiseg.models import ModelRef, describe
+from wsiseg.models import ModelRef, describe, find_model
 from wsiseg.predict import load
 from wsiseg.samples import Sample, read_samples, read_split
 
@@ -55,7 +55,8 @@ def main() -> None:
         chosen = squares(training, count)
         manifest = write_clicks(folder, training, chosen, count)
         for start in options.start:
-            rows.append(run(options, manifest, count, start, [(training[n], box) for n, box in chosen]))
+            clicked = [(training[n], box) for n, box in chosen]
+            rows.append(run(options, manifest, count, start, clicked, held_out))
             if not options.json:
                 print(rows[-1], flush=True)
     draw(rows, folder / "curve.png")
@@ -63,13 +64,19 @@ def main() -> None:
         print(json.dumps({"rows": rows}))
         return
     print(
-        "\n| points | from | minutes | AJI (authors) | AJI | AJI (authors), rest of the clicked images | nuclei of the slide |"
+        "\n| points | from | AJI (authors), rest of the clicked images | AJI (authors), validation images | AJI | nuclei of their slide | minutes |"
         "\n|---|---|---|---|---|---|---|"
     )
     for row in rows:
         print(
-            f"| {row['points']} | {row['from']} | {row['minutes']:.0f} | {row['aji_authors']:.3f} | {row['aji']:.3f} | {row['rest']:.3f} | {row['nuclei']:,} |"
+            f"| {row['points']} | {row['from']} | {told(row, 'rest')} | {told(row, 'aji_authors')} | {row['aji']:.3f} | {row['nuclei']:,} | {row['minutes']:.0f} |"
         )
+
+
+def told(row: dict[str, Any], what: str) -> str:
+    """What a row's model has and, where it started from one, what that one had before."""
+    before = row.get("before", {})
+    return (f"{before[what]:.3f} -> " if what in before else "") + f"{row[what]:.3f}"
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
@@ -174,7 +181,12 @@ def square_of(points: NDArray[np.float64], side: int, count: int) -> Rect:
 
 
 def run(
-    options: argparse.Namespace, manifest: Path, count: int, start: str, clicked: list[tuple[Sample, Rect]]
+    options: argparse.Namespace,
+    manifest: Path,
+    count: int,
+    start: str,
+    clicked: list[tuple[Sample, Rect]],
+    held_out: list[Sample],
 ) -> dict[str, Any]:
     """Train, segment and score once; what an earlier run finished is taken from its file."""
     folder = options.output / f"{count}-from-{Path(start).name}"
@@ -199,8 +211,17 @@ def run(
         "rest": rest(model, clicked),
         "nuclei": outlines.read_text().count('"detection"'),
     }
+    if start != NOTHING:
+        row["before"] = before(find_model(start), clicked, held_out)
     report.write_text(json.dumps(row))
     return row
+
+
+def before(folder: Path, clicked: list[tuple[Sample, Rect]], held_out: list[Sample]) -> dict[str, float]:
+    """What the model that a run starts from has, with its own thresholds."""
+    segment = grouped(load(ModelRef(describe(folder).recipe, str(folder), "cpu")))
+    scores = [metrics.aji_authors(labels_of(sample), segment(sample)) for sample in held_out]
+    return {"rest": rest(folder, clicked), "aji_authors": float(np.mean(scores))}
 
 
 def rest(folder: Path, clicked: list[tuple[Sample, Rect]]) -> float:

@@ -196,6 +196,13 @@ VARIANTS: Mapping[str, Row] = {
     "multi-task-summed": Row(
         "multi-task-small", {"unet": 8_000}, "all losses in each step", {"in_turn": False}
     ),
+    "three-class-likelier": Row(
+        "three-class-small",
+        START,
+        "the likelier of inside and boundary, as published",
+        {"share": 1.0, "boundary_weight": 1.0},
+        ("three-class", ("encoder", "unet")),
+    ),
     "three-class-scratch": Row(
         "three-class-small", {"unet": 8_000}, "no self-supervised start", {"share": 1.0, "init": "random"}
     ),

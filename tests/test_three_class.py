@@ -78,6 +78,9 @@ def test_touching_nuclei_come_apart_where_the_boundary_is():
         for part in (slice(22), slice(22, 44))
     ]
     assert halves == [1, 1]
+    unsure = replace(tile, boundary=np.where(boundary > 0.5, 0.4, boundary).astype(np.float32))
+    counts = [group(unsure, Settings(boundary_weight=weight), frame)[0].max() for weight in (1, 2)]
+    assert counts == [1, 2]
 
 
 def test_a_batch_without_labels_teaches_nothing():
