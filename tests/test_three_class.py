@@ -79,7 +79,7 @@ def test_touching_nuclei_come_apart_where_the_boundary_is():
     ]
     assert halves == [1, 1]
     unsure = replace(tile, boundary=np.where(boundary > 0.5, 0.4, boundary).astype(np.float32))
-    counts = [group(unsure, Settings(boundary_weight=weight), frame)[0].max() for weight in (1, 2)]
+    counts = [group(unsure, Settings(boundary_weight=weight), frame)[0].max() for weight in (1, 4)]
     assert counts == [1, 2]
 
 

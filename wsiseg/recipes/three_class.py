@@ -74,7 +74,7 @@ class Settings:
     draw: int = 0
     border: int = 2
     threshold: float = 0.5
-    boundary_weight: float = 2.0
+    boundary_weight: float = 4.0
     least_inside: int = 8
     min_area: int = 30
     init: str = "random"
