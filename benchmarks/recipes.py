@@ -206,6 +206,25 @@ VARIANTS: Mapping[str, Row] = {
     "three-class-scratch": Row(
         "three-class-small", {"unet": 8_000}, "no self-supervised start", {"share": 1.0, "init": "random"}
     ),
+    **{
+        f"three-class-{share * 100:.0f}{end}": Row(
+            "three-class-small", crops, f"masks on {share:.0%}{what}", {"share": share, **changes}
+        )
+        for share in (0.3, 0.5, 0.7)
+        for end, what, crops, changes in (
+            ("", "", START, {}),
+            ("-scratch", ", no start", {"unet": 8_000}, {"init": "random"}),
+        )
+    },
+    **{
+        f"partial-points-{share * 100:.0f}": replace(
+            MAIN["partial-points"],
+            told=f"{share:.0%} of the points",
+            settings={"share": share},
+            published="",
+        )
+        for share in (0.05, 0.25, 0.5)
+    },
     "three-class-tenth": Row("three-class-small", START, "masks on a tenth", {"share": 0.1}),
     "three-class-tenth-scratch": Row(
         "three-class-small", {"unet": 8_000}, "masks on a tenth, no start", {"share": 0.1, "init": "random"}
