@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from labels import CONFIG, RADIUS, Labels
 from skimage.segmentation import expand_labels
 
 from wsiseg import metrics
@@ -31,12 +31,8 @@ from wsiseg.recipes._point_targets import semantic_probability, traced_instances
 from wsiseg.samples import Sample, at_mpp, read_samples, read_split
 
 TABLE = Path(__file__).parent / "accuracy" / "ceilings.md"
-CONFIG = Path(__file__).parents[1] / "configs" / "spn-ien-small.toml"
-RADIUS = 12.0
-"""Of a typical nucleus, pixels: what `trace` is in the configurations."""
 NEAR = 15.0
 """Pixels from a true nucleus within which the foreground is given to it."""
-Labels = NDArray[np.int32]
 
 
 def main() -> None:

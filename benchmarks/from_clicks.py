@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from slide_files import write_tiff
 
 from wsiseg import metrics
-from wsiseg.evaluate import grouped, labels_of
+from wsiseg.evaluate import Segment, grouped, labels_of
 from wsiseg.geometry import Rect
 from wsiseg.learning import minutes_of
 from wsiseg.models import ModelRef, describe, find_model
@@ -208,7 +208,7 @@ def run(
         "minutes": minutes_of(folder),
         "aji_authors": mean["AJI (authors)"],
         "aji": mean["AJI"],
-        "rest": rest(model, clicked),
+        "rest": rest(whole_images(model), clicked),
         "nuclei": outlines.read_text().count('"detection"'),
     }
     if start != NOTHING:
@@ -219,15 +219,18 @@ def run(
 
 def before(folder: Path, clicked: list[tuple[Sample, Rect]], held_out: list[Sample]) -> dict[str, float]:
     """What the model that a run starts from has, with its own thresholds."""
-    segment = grouped(load(ModelRef(describe(folder).recipe, str(folder), "cpu")))
+    segment = whole_images(folder)
     scores = [metrics.aji_authors(labels_of(sample), segment(sample)) for sample in held_out]
-    return {"rest": rest(folder, clicked), "aji_authors": float(np.mean(scores))}
+    return {"rest": rest(segment, clicked), "aji_authors": float(np.mean(scores))}
 
 
-def rest(folder: Path, clicked: list[tuple[Sample, Rect]]) -> float:
+def whole_images(folder: Path) -> Segment:
+    """What a model makes of an image, with its own thresholds."""
+    return grouped(load(ModelRef(describe(folder).recipe, str(folder), "cpu")))
+
+
+def rest(segment: Segment, clicked: list[tuple[Sample, Rect]]) -> float:
     """Mean AJI (authors) of images without the nuclei that meet their clicked squares."""
-    model = load(ModelRef(describe(folder).recipe, str(folder), "cpu"))
-    segment = grouped(model)
     scores = []
     for sample, box in clicked:
         assert sample.labels is not None

@@ -506,7 +506,6 @@ OWN: Mapping[str, Own] = {
 
 def tables(kept: list[dict[str, Any]]) -> str:
     """All reports as Markdown."""
-    at_budget = [k for k in kept if budget.kept_to(k, **ROWS[k["row"]].budget)]
     lines = [
         f"MultiOrgan, official split, 14 test images: {CROPS:,} crops of 224 px a row in batches of {budget.BATCH}, half-width ResNet-18, one augmentation (no change of colour), "
         "by `python benchmarks/recipes.py --data FOLDER -o RUNS`. Mean ± deviation over the seeds.",
@@ -527,17 +526,13 @@ def tables(kept: list[dict[str, Any]]) -> str:
         "",
         "What the papers say, and what came out; a difference within one deviation is not decided:",
         "",
-        "| claim | metric | first | second | |",
-        "|---|---|---|---|---|",
-        *filter(None, (ordering(at_budget, *each) for each in ORDERINGS)),
+        *claims(kept, ORDERINGS),
         "",
         "Beyond the budget, to find out why a claim does not hold:",
         "",
         *table(kept, TRIALS, ("AJI (authors)", "AJI", "IoU", "PQ")),
         "",
-        "| claim | metric | first | second | |",
-        "|---|---|---|---|---|",
-        *filter(None, (ordering(at_budget, *each) for each in REASONS)),
+        *claims(kept, REASONS),
     ]
     return "\n".join(lines) + "\n"
 
@@ -573,6 +568,16 @@ def told(numbers: NDArray[np.float64]) -> str:
     if np.isnan(numbers).any():
         return ""
     return f"{numbers.mean():.3f}" + (f" ± {numbers.std(ddof=1):.3f}" if len(numbers) > 1 else "")
+
+
+def claims(kept: list[dict[str, Any]], orderings: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    """Lines of a table that tells which claims hold, of the reports that kept to their budgets."""
+    at_budget = [k for k in kept if budget.kept_to(k, **ROWS[k["row"]].budget)]
+    return [
+        "| claim | metric | first | second | |",
+        "|---|---|---|---|---|",
+        *filter(None, (ordering(at_budget, *each) for each in orderings)),
+    ]
 
 
 def ordering(kept: list[dict[str, Any]], better: str, worse: str, metric: str, claim: str) -> str:

@@ -96,9 +96,9 @@ def train(
         raise ConfigError(
             f"{len(images)} training images hold no point; at least one clicked nucleus is needed"
         )
+    as_they_are = {stage.name for stage in stages if start is not None and stage.taken_over in start}
     for stage in stages:
-        there = start is not None and stage.taken_over in start
-        if not (stage.schedule.crops or there or (folder / f"{stage.name}.pt").exists()):
+        if not (stage.schedule.crops or stage.name in as_they_are or (folder / f"{stage.name}.pt").exists()):
             raise ConfigError(
                 f"{stage.name} has crops = 0 in [settings] and no trained network to stay as it is; "
                 "give it crops, or start from a model (--from) that has such a network"
@@ -111,7 +111,7 @@ def train(
         processes.wait()
         torch.manual_seed(seed + number)
         network = stage.network().to(device)
-        as_it_is = start is not None and stage.taken_over in start
+        as_it_is = stage.name in as_they_are
         if start is not None and as_it_is:
             _start_from(stage.kept(network), start[stage.taken_over])
         elif start is not None and stage.name in start:
