@@ -110,8 +110,13 @@ def test_wrong_points_are_named(slide, tmp_path):
         ("", "no slide"),
         ("slide,points\n", "no slide"),
         ("slide,point\na.svs,a.csv\n", "line 2: no slide or no points"),
-        ("slide,points\na.svs,absent.csv\n", r"line 2: .*absent\.csv: no such file"),
-        ("slide,points,slide_mpp\na.svs,slides.csv,fine\n", "line 2: slide_mpp 'fine' is no number"),
+        ("slide,points\na.svs,a.csv\n", r"line 2: a\.csv holds points alone; name the .* regions"),
+        ("slide,points\na.svs,absent.geojson\n", r"line 2: .*absent\.geojson: no such file"),
+        (
+            "slide,points,regions\na.svs,slides.csv,absent.geojson\n",
+            r"line 2: .*absent\.geojson: no such file",
+        ),
+        ("slide,points,slide_mpp\na.svs,a.geojson,fine\n", "line 2: slide_mpp 'fine' is no number"),
     ],
 )
 def test_a_wrong_row_of_the_manifest_is_named(tmp_path, text, message):

@@ -62,7 +62,8 @@ def read_manifest(path: Path) -> tuple[ClickedSlide, ...]:
     Raises
     ------
     DataError
-        If it cannot be read, holds no row, or a row names no slide, no points or a file that is not there.
+        If it cannot be read, holds no row, or a row names no slide, no points, a CSV file of points without their
+        regions, or a file that is not there.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -79,6 +80,10 @@ def _row(path: Path, line: int, row: dict[str, str | None]) -> ClickedSlide:
     slide, points = row.get("slide") or "", row.get("points") or ""
     if not slide or not points:
         raise DataError(f"{where}: no slide or no points; the header must name both columns")
+    if points.lower().endswith(".csv") and not row.get("regions"):
+        raise DataError(
+            f"{where}: {points} holds points alone; name the GeoJSON file of their regions as regions"
+        )
     try:
         mpp = float(row.get("slide_mpp") or "nan")
     except ValueError as error:
